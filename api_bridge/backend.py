@@ -1,0 +1,178 @@
+"""The programs behind the bridge: control and the MTA's workers, over gRPC.
+
+Every call has a deadline and carries the client's own credentials; every failure comes out as a ``Refusal``, and one
+that never got a considered answer (no connection, a lost connection, the deadline) as UNAVAILABLE with a text that
+names no addresses.
+
+Messages go to the workers in turn. A call is made only on a connection that stands; while none does, the next worker
+is tried, which is safe because nothing was sent. Once a message is on its way a lost connection leaves its fate open:
+the client gets a temporary error and decides itself, since a second try here could send the message twice. Calls to
+control carry a ``request_id``, so one that was cut off is repeated once.
+
+Loop rules: made and used on one running loop. Limits: the constants below and ``bridge.timeout_seconds``.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+
+from barua.control.v1 import (
+    credit_service_pb2,
+    credit_service_pb2_grpc,
+    tenant_pb2,
+    tenant_service_pb2,
+    tenant_service_pb2_grpc,
+)
+from barua.mta.v1 import injection_service_pb2, injection_service_pb2_grpc
+
+from mta.runtime import rpc
+from mta.runtime.log import get_logger
+from mta.runtime.options import Options
+from mta.runtime.refusals import Reason, Refusal
+
+log = get_logger(__name__)
+
+CONNECT_SECONDS = 2.0
+"""Wait for a connection to any worker when there is none."""
+PROBE_SECONDS = 2.0
+"""Time for the answer of a health check."""
+RETRY_SECONDS = 5.0
+"""What clients are asked to wait after an outage."""
+
+_Answer = TypeVar("_Answer")
+_Call = Callable[..., Awaitable[Any]]
+_Metadata = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Which of the programs behind can do their work."""
+
+    control: bool
+    mta: bool
+
+    @property
+    def ready(self) -> bool:
+        """Whether all can."""
+        return self.control and self.mta
+
+
+class Backend:
+    """Connections to control and to the workers. Make it on the running loop; ``close`` it there."""
+
+    def __init__(self, options: Options) -> None:
+        bridge = options.bridge
+        self._timeout = bridge.timeout_seconds
+        self._control = rpc.channel(bridge.control_address)
+        self._tenants = tenant_service_pb2_grpc.TenantServiceStub(self._control)
+        self._credits = credit_service_pb2_grpc.CreditServiceStub(self._control)
+        targets = bridge.mta_addresses or [
+            f"unix:{options.path('run', f'worker-{index}.sock')}" for index in range(options.mta.workers)
+        ]
+        self._workers = [_Worker(target) for target in targets]
+        self._turn = 0
+
+    async def create_tenant(
+        self, authorization: str, request: tenant_service_pb2.CreateTenantRequest
+    ) -> tenant_pb2.Tenant:
+        """Make a tenant as the login in ``authorization``. The request must have a request_id. Raises Refusal."""
+        answer: tenant_pb2.Tenant = await self._ask_control(self._tenants.CreateTenant, authorization, request)
+        return answer
+
+    async def transfer_credits(
+        self, authorization: str, request: credit_service_pb2.TransferCreditsRequest
+    ) -> credit_service_pb2.TransferCreditsResponse:
+        """Move credits as the login in ``authorization``. The request must have a request_id. Raises Refusal."""
+        answer: credit_service_pb2.TransferCreditsResponse = await self._ask_control(
+            self._credits.TransferCredits, authorization, request
+        )
+        return answer
+
+    async def submit_message(
+        self, authorization: str, request: injection_service_pb2.SubmitMessageRequest
+    ) -> injection_service_pb2.SubmitMessageResponse:
+        """Give a message to a worker; OK means durable. Raises Refusal."""
+        worker = await self._connected_worker()
+        try:
+            answer: injection_service_pb2.SubmitMessageResponse = await worker.injection.SubmitMessage(
+                request, timeout=self._timeout, metadata=_metadata(authorization)
+            )
+        except grpc.aio.AioRpcError as error:
+            raise _refusal("mta", error) from None
+        return answer
+
+    async def readiness(self) -> Readiness:
+        """Ask control and the workers whether they can work."""
+        control, *workers = await asyncio.gather(
+            rpc.is_serving(self._control, PROBE_SECONDS),
+            *(rpc.is_serving(worker.channel, PROBE_SECONDS) for worker in self._workers),
+        )
+        return Readiness(control, any(workers))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await asyncio.gather(self._control.close(), *(worker.channel.close() for worker in self._workers))
+
+    async def _ask_control(self, call: _Call, authorization: str, request: Any) -> Any:
+        # request_id makes the repetition safe; the first connection may have died unnoticed while idle.
+        for last in (False, True):
+            try:
+                return await call(request, timeout=self._timeout, metadata=_metadata(authorization))
+            except grpc.aio.AioRpcError as error:
+                if last or error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise _refusal("control", error) from None
+        raise AssertionError("unreachable")
+
+    async def _connected_worker(self) -> "_Worker":
+        count = len(self._workers)
+        self._turn = (self._turn + 1) % count
+        in_turn = [self._workers[(self._turn + step) % count] for step in range(count)]
+        for worker in in_turn:
+            if worker.connected():
+                return worker
+        worker_ready = [asyncio.ensure_future(worker.connect()) for worker in in_turn]
+        try:
+            done, _ = await asyncio.wait(worker_ready, timeout=CONNECT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in worker_ready:
+                task.cancel()
+        for task in done:
+            return task.result()
+        log.warning("no_worker_reachable", workers=count)
+        raise Refusal(Reason.UNAVAILABLE, "no worker of the MTA is reachable", retry_after=RETRY_SECONDS)
+
+
+class _Worker:
+    """One worker of the MTA."""
+
+    __slots__ = ("channel", "injection")
+
+    def __init__(self, target: str) -> None:
+        self.channel = rpc.channel(target)
+        self.injection = injection_service_pb2_grpc.InjectionServiceStub(self.channel)
+
+    def connected(self) -> bool:
+        """Whether a connection stands; if none does, one is begun."""
+        return self.channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
+
+    async def connect(self) -> "_Worker":
+        """Wait for a connection."""
+        await self.channel.channel_ready()
+        return self
+
+
+def _metadata(authorization: str) -> _Metadata:
+    return (("authorization", authorization),)
+
+
+def _refusal(program: str, error: grpc.aio.AioRpcError) -> Refusal:
+    refusal = rpc.refusal_of(error)
+    if refusal.reason is Reason.UNAVAILABLE and refusal.retry_after is None:
+        log.warning("call_unanswered", to=program, code=error.code().name, details=error.details())
+        return Refusal(Reason.UNAVAILABLE, "the service cannot be reached", retry_after=RETRY_SECONDS)
+    if refusal.reason is Reason.INTERNAL:
+        log.error("call_failed", to=program, code=error.code().name, details=error.details())
+    return refusal

@@ -1,0 +1,139 @@
+"""Makes tenants with their domains, credits and logins, if they are not there yet.
+
+``ensure`` is idempotent step by step: tenant, domains, credits, login, each only if missing, so that a crash between
+two of them is mended by the next start. What exists is never changed; a password that was changed since stays changed.
+
+Errors: ``Refusal`` and ``Unreachable`` from the calls, ``OptionsError`` when a password file cannot be used.
+"""
+
+import uuid
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from barua.control.v1 import (
+    credential_service_pb2,
+    credit_service_pb2,
+    domain_pb2,
+    domain_service_pb2,
+    tenant_pb2,
+    tenant_service_pb2,
+)
+from barua.control.v1.credential_service_pb2_grpc import CredentialServiceStub
+from barua.control.v1.credit_service_pb2_grpc import CreditServiceStub
+from barua.control.v1.domain_service_pb2_grpc import DomainServiceStub
+from barua.control.v1.tenant_service_pb2_grpc import TenantServiceStub
+
+from control.bootstrap.client import Operator
+from mta.runtime.options import BootstrapTenant, OptionsError
+from mta.runtime.refusals import Reason, Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class DomainPlan:
+    """A sender domain taken on trust."""
+
+    name: str
+    signing: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TenantPlan:
+    """What should be there. No username: no login."""
+
+    id: str
+    parent: str
+    credits: int
+    default_sender: str
+    username: str
+    password: str
+    domains: Sequence[DomainPlan]
+    display_name: str = ""
+
+    @property
+    def name(self) -> str:
+        """Resource name."""
+        return f"tenants/{self.id}"
+
+
+def plan_of(tenant: BootstrapTenant) -> TenantPlan:
+    """The plan for an entry of the configuration; reads its password file. Raises OptionsError."""
+    password = ""
+    if tenant.username:
+        try:
+            password = Path(tenant.password_file).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionsError(f"bootstrap.tenants: cannot read the password of {tenant.id}: {error}") from error
+    return TenantPlan(
+        id=tenant.id,
+        parent=tenant.parent,
+        credits=tenant.credits,
+        default_sender=tenant.default_sender,
+        username=tenant.username,
+        password=password,
+        domains=[DomainPlan(domain.name, domain.signing) for domain in tenant.domains],
+    )
+
+
+async def ensure(operator: Operator, plan: TenantPlan) -> None:
+    """Make what is missing of a plan."""
+    await _ensure_tenant(operator, plan)
+    for domain in plan.domains:
+        await _ensure_domain(operator, plan.name, domain)
+    if plan.credits:
+        await _ensure_credits(operator, plan)
+    if plan.username:
+        await ensure_login(operator, plan.name, plan.username, plan.password)
+
+
+async def ensure_login(operator: Operator, tenant: str, username: str, password: str) -> bool:
+    """Make a login; False if one of that name exists already."""
+    stub = CredentialServiceStub(operator.channel)
+    request = credential_service_pb2.CreateLoginRequest(
+        parent=tenant, username=username, password=password, request_id=str(uuid.uuid4())
+    )
+    return await _created(operator.call(stub.CreateLogin, request))
+
+
+async def _ensure_tenant(operator: Operator, plan: TenantPlan) -> None:
+    stub = TenantServiceStub(operator.channel)
+    tenant = tenant_pb2.Tenant(display_name=plan.display_name, default_sender=plan.default_sender)
+    request = tenant_service_pb2.CreateTenantRequest(
+        parent=f"tenants/{plan.parent}", tenant_id=plan.id, tenant=tenant, request_id=str(uuid.uuid4())
+    )
+    await _created(operator.call(stub.CreateTenant, request))
+
+
+async def _ensure_domain(operator: Operator, tenant: str, domain: DomainPlan) -> None:
+    stub = DomainServiceStub(operator.channel)
+    signing = domain_pb2.Domain.SIGNING_REQUIRED if domain.signing else domain_pb2.Domain.SIGNING_OFF
+    request = domain_service_pb2.CreateDomainRequest(
+        parent=tenant,
+        domain=domain.name,
+        settings=domain_pb2.Domain(signing=signing),
+        trusted=True,
+        request_id=str(uuid.uuid4()),
+    )
+    await _created(operator.call(stub.CreateDomain, request))
+
+
+async def _ensure_credits(operator: Operator, plan: TenantPlan) -> None:
+    # Not "if the balance is 0": a tenant that has spent everything must not get a present at each start.
+    stub = CreditServiceStub(operator.channel)
+    entries = credit_service_pb2.ListLedgerEntriesRequest(tenant=plan.name, page_size=1)
+    if (await operator.call(stub.ListLedgerEntries, entries)).entries:
+        return
+    request = credit_service_pb2.GrantCreditsRequest(
+        tenant=plan.name, amount=plan.credits, note="first start", request_id=str(uuid.uuid4())
+    )
+    await operator.call(stub.GrantCredits, request)
+
+
+async def _created(call: Awaitable[object]) -> bool:
+    try:
+        await call
+    except Refusal as refusal:
+        if refusal.reason is Reason.ALREADY_EXISTS:
+            return False
+        raise
+    return True

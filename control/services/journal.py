@@ -1,0 +1,102 @@
+"""JournalService: takes in what nodes tell of messages and leases."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import grpc
+from prometheus_client import Counter, Histogram
+
+from barua.journal.v1 import event_pb2, journal_service_pb2
+from barua.journal.v1.journal_service_pb2_grpc import JournalServiceServicer
+
+from control.database import Database
+from control.model import fields
+from control.services.timestamps import from_proto
+from control.store import journal
+from control.store.journal import Event, EventKind
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+MAX_EVENTS = 10_000
+"""Events of one call: bounds the length of its transaction."""
+MAX_ADDRESS = 500
+"""Characters kept of an address: with four octets each they fit an index entry."""
+MAX_TEXT = 1000
+"""Characters kept of a reply or a name."""
+MAX_SUBJECT = 500
+
+_events = Counter("barua_control_journal_events_total", "Events recorded.", ["kind"])
+_seconds = Histogram("barua_control_journal_batch_seconds", "Time to record one batch of events.")
+
+
+class JournalServicer(JournalServiceServicer):
+    """See the proto."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def PushEvents(
+        self, request: journal_service_pb2.PushEventsRequest, context: _Context
+    ) -> journal_service_pb2.PushEventsResponse:
+        """See the proto."""
+        started = time.monotonic()
+        holder = fields.identifier(request.holder, "holder")
+        node = fields.text(request.node, "node")
+        if len(request.events) > MAX_EVENTS:
+            raise fields.invalid("events", f"events must be at most {MAX_EVENTS}; there are {len(request.events)}")
+        events = list(_checked(request.events))
+        recorded, new = await self._database.transact(lambda c: journal.record(c, holder, node, events))
+        _seconds.observe(time.monotonic() - started)
+        for event in events[len(events) - new :]:
+            _events.labels(event.kind.name.lower()).inc()
+        return journal_service_pb2.PushEventsResponse(recorded_sequence=recorded)
+
+
+def _checked(protos: Iterable[event_pb2.Event]) -> Iterator[Event]:
+    last = 0
+    for index, proto in enumerate(protos):
+        if proto.sequence <= last:
+            field = f"events[{index}].sequence"
+            raise fields.invalid(field, f"{field} is {proto.sequence}, which is not above the one before, {last}")
+        last = proto.sequence
+        try:
+            event = _event(proto)
+        except (ValueError, OverflowError):
+            field = f"events[{index}]"
+            raise fields.invalid(field, f"{field} has an unknown kind or an impossible time") from None
+        if event.lease_id < 0 or event.credits < 0:
+            field = f"events[{index}]"
+            raise fields.invalid(field, f"{field} has a negative lease_id or negative credits")
+        yield event
+
+
+def _event(proto: event_pb2.Event) -> Event:
+    return Event(
+        sequence=proto.sequence,
+        kind=EventKind(proto.kind),
+        time=from_proto(proto.time),
+        tenant_id=_text(proto.tenant_id, MAX_TEXT),
+        recipient_id=proto.recipient_id,
+        message_id=proto.message_id,
+        sender=_text(proto.sender, MAX_ADDRESS),
+        recipient=_text(proto.recipient, MAX_ADDRESS),
+        subject=_text(proto.subject, MAX_SUBJECT),
+        source=_text(proto.source, MAX_TEXT),
+        size_bytes=proto.size_bytes,
+        attempt=proto.attempt,
+        code=proto.code,
+        enhanced_code=_text(proto.enhanced_code, MAX_TEXT),
+        text=_text(proto.text, MAX_TEXT),
+        remote_host=_text(proto.remote_host, MAX_TEXT),
+        next_attempt_time=from_proto(proto.next_attempt_time) if proto.HasField("next_attempt_time") else None,
+        lease_id=proto.lease_id,
+        credits=proto.credits,
+    )
+
+
+def _text(text: str, limit: int) -> str:
+    """A text that PostgreSQL can hold: it has no place for NUL."""
+    if "\0" in text:
+        text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return text[:limit]

@@ -1,0 +1,63 @@
+"""How a change is made: one transaction, idempotent by request id, dry if asked.
+
+``Mutations.run`` records the answer to a request that carries a ``request_id`` together with its effect; a repeat with
+the same body gets that answer, another body REQUEST_ID_REUSED. ``validate_only`` does everything and rolls back, so a
+dry run meets exactly the refusals of the real one. Checks before ``run`` and refusals inside leave no record.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from control.authentication import caller
+from control.database import Connection, Database
+from control.model import fields
+from control.sealing import Sealer
+from control.store import request_log
+from control.store.request_log import RequestKey
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+class Mutations:
+    """Makes changes."""
+
+    def __init__(self, database: Database, sealer: Sealer) -> None:
+        self._database = database
+        self._sealer = sealer
+
+    async def run(
+        self,
+        request: Any,
+        answer_type: type[Answer],
+        effect: Callable[[Connection], Awaitable[Answer]],
+        kept: Callable[[Answer], Answer] | None = None,
+    ) -> Answer:
+        """Have ``effect`` change the database and give the answer, or give the earlier answer to this request.
+
+        ``kept`` makes of an answer what is recorded, where the answer holds a secret.
+        """
+        dry = bool(getattr(request, "validate_only", False))
+        key = self._key(request) if request.request_id and not dry else None
+
+        async def work(connection: Connection) -> Answer:
+            if key is None:
+                return await effect(connection)
+            earlier = await request_log.claim(connection, key)
+            if earlier is not None:
+                return answer_type.FromString(earlier)
+            answer = await effect(connection)
+            record = kept(answer) if kept is not None else answer
+            await request_log.answer(connection, key, record.SerializeToString())
+            return answer
+
+        return await self._database.transact(work, keep=not dry)
+
+    def _key(self, request: Any) -> RequestKey:
+        request_id = fields.identifier(request.request_id, "request_id")
+        body = type(request)()
+        body.CopyFrom(request)
+        body.ClearField("request_id")
+        fingerprint = self._sealer.fingerprint(body.SerializeToString(deterministic=True))
+        return RequestKey(caller().tenant_id, request.DESCRIPTOR.full_name, request_id, fingerprint)

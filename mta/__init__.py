@@ -1,0 +1,1 @@
+"""The data plane: accepts messages, keeps them, delivers them. Start with README.md."""

@@ -1,0 +1,308 @@
+"""The single way in for submitted messages: takes responsibility for one.
+
+``submit`` checks the content, completes the header, signs, pays and stores; the answer comes once the message is
+durable, as ``Accepted``, which holds the spool's receipt. Until then nothing is promised, and a refusal leaves no
+trace: no credit spent, nothing queued.
+
+The way of a message that its tenant has credits for has no await in it. Thread rules: the loop's thread.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prometheus_client import Counter
+
+from mta.custody import admission
+from mta.custody.credits import Credits
+from mta.custody.signer import Signer
+from mta.custody.submission import Accepted, OnAnswer, Source, Submission
+from mta.message import ids
+from mta.message.headers import (
+    Headers,
+    MessageError,
+    check_body,
+    format_date,
+    prepare,
+    received_field,
+    scan,
+    subject,
+)
+from mta.policy.lookup import Policy
+from mta.queues.manager import QueueManager
+from mta.runtime.lifecycle import Drain, Tasks
+from mta.runtime.log import get_logger
+from mta.runtime.refusals import Reason, Refusal
+from mta.spool.records import (
+    Change,
+    EventKind,
+    MessageFlag,
+    MessageRow,
+    OutboxRow,
+    QueuedRecipient,
+    Receipt,
+    RecipientRow,
+    SpoolError,
+    Store,
+)
+
+log = get_logger(__name__)
+
+ACCEPTED = Counter("barua_messages_accepted_total", "Messages taken responsibility for.", ["source"])
+RECIPIENTS = Counter("barua_recipients_accepted_total", "Recipients taken responsibility for.", ["source"])
+REFUSED = Counter("barua_messages_refused_total", "Messages refused once they were complete.", ["reason"])
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeRules:
+    """Settings of the intake."""
+
+    hostname: str
+    message_bytes: int
+    received_fields: int
+    free_bytes: int
+    """Room the spool's file system must have."""
+
+
+class Intake:
+    """Takes messages for one worker."""
+
+    def __init__(
+        self,
+        rules: IntakeRules,
+        store: Store,
+        queue: QueueManager,
+        policy: Policy,
+        credits_: Credits,
+        signer: Signer,
+        id_maker: ids.IdMaker,
+        drain: Drain,
+        free_bytes: Callable[[], int],
+    ) -> None:
+        self._rules = rules
+        self._store = store
+        self._queue = queue
+        self._policy = policy
+        self._credits = credits_
+        self._signer = signer
+        self._ids = id_maker
+        self._drain = drain
+        self._free_bytes = free_bytes
+        self._tasks = Tasks()
+
+    async def close(self) -> None:
+        """Give up on submissions that still wait for credits."""
+        await self._tasks.close()
+
+    def ready(self) -> None:
+        """Raises Refusal when no message can be taken now. Cheap: asked at connect, at MAIL and at the end."""
+        if self._drain.stopping:
+            raise Refusal(Reason.UNAVAILABLE, "the service is stopping; try again soon", retry_after=5.0)
+        if not self._store.healthy:
+            raise Refusal(Reason.NOT_STORED, "mail cannot be stored now; try again later", retry_after=5.0)
+        if self._free_bytes() < self._rules.free_bytes:
+            raise Refusal(Reason.SPOOL_FULL, "there is no room for mail now; try again later", retry_after=30.0)
+
+    def submit(self, submission: Submission, on_answer: OnAnswer) -> None:
+        """Take a message; ``on_answer`` gets the answer, perhaps before this returns."""
+        self._drain.begin("intake")
+
+        def answer(result: Accepted | Refusal) -> None:
+            self._drain.end("intake")
+            if isinstance(result, Refusal):
+                REFUSED.labels(result.reason.value).inc()
+            on_answer(result)
+
+        try:
+            self.ready()
+            message = self._complete(submission)
+        except Refusal as refusal:
+            answer(refusal)
+            return
+        if not self._store_message(message, answer):
+            self._tasks.start(self._store_later(message, answer), "intake-waits-for-credits")
+
+    def check(self, submission: Submission) -> None:
+        """Everything ``submit`` checks short of storing and paying. Raises Refusal."""
+        self.ready()
+        self._complete(submission)
+
+    def _complete(self, submission: Submission) -> "_Message":
+        """Check the content and make the message as it is stored. Raises Refusal."""
+        now_ms = time.time_ns() // 1_000_000
+        recipient_ids = tuple(self._ids.next(now_ms) for _ in submission.recipients)
+        try:
+            headers = scan(submission.content)
+            if submission.origin.source is Source.GRPC:
+                check_body(headers)  # the SMTP session has done that for its own
+            if headers.received > self._rules.received_fields:
+                raise Refusal(Reason.MAIL_LOOP, "the message has been handed on too often: it goes round in a loop")
+            domain = admission.header_from(self._policy, submission.line, headers)
+            full = self._prepare(submission, headers, recipient_ids[0], now_ms)
+        except MessageError as error:
+            raise Refusal(Reason.BAD_CONTENT, str(error), field="content") from error
+        if domain is None and submission.sender is not None:
+            domain = admission.sender(self._policy, submission.line, submission.sender)
+        content = full.content
+        if domain is not None:
+            content = self._signer.signatures(domain, full, now_ms // 1000) + content
+        if len(content) > self._rules.message_bytes + MAX_ADDED_BYTES:
+            limit = self._rules.message_bytes
+            raise Refusal(Reason.MESSAGE_TOO_LARGE, f"the message is larger than {limit} bytes", field="content")
+        return _Message(submission, full, content, recipient_ids, now_ms)
+
+    def _prepare(self, submission: Submission, headers: Headers, message_id: int, now_ms: int) -> Headers:
+        date = format_date(now_ms / 1000)
+        origin = submission.origin
+        received = received_field(
+            helo=origin.helo,
+            peer=origin.address,
+            by=self._rules.hostname,
+            protocol=origin.protocol,
+            id_=str(message_id),
+            recipient=submission.recipients[0] if len(submission.recipients) == 1 else None,
+            date=date,
+        )
+        return prepare(
+            headers,
+            received=received,
+            date=date,
+            message_id=ids.message_id(message_id, self._rules.hostname),
+            sender=submission.sender,
+            sender_name=submission.sender_name,
+        )
+
+    async def _store_later(self, message: "_Message", answer: OnAnswer) -> None:
+        """As ``_store_message``, once there are credits."""
+        try:
+            tenant = message.submission.line[0].tenant_id
+            while True:
+                await self._credits.wait(tenant, len(message.recipient_ids))
+                self.ready()
+                if self._store_message(message, answer):
+                    return
+        except Refusal as refusal:
+            answer(refusal)
+        except BaseException:
+            answer(Refusal(Reason.UNAVAILABLE, "the service is stopping; try again soon", retry_after=5.0))
+            raise
+
+    def _store_message(self, message: "_Message", answer: OnAnswer) -> bool:
+        """Pay and store; False if there are not enough credits here. No await between paying and writing."""
+        tenant = message.submission.line[0].tenant_id
+        spent: list[int] = []
+
+        def on_done(result: Receipt | SpoolError) -> None:
+            if isinstance(result, SpoolError):
+                self._credits.give_back(tenant, spent)
+                answer(Refusal(Reason.NOT_STORED, "the message could not be stored; try again later", retry_after=5.0))
+                return
+            if not message.parked:
+                self._queue.add(message.queued(), message.content)
+            ACCEPTED.labels(message.submission.origin.source.value).inc()
+            RECIPIENTS.labels(message.submission.origin.source.value).inc(len(message.recipient_ids))
+            log.info("message_received", **message.facts())
+            answer(Accepted(result, message.recipient_ids, message.message_id_header()))
+
+        change = Change(on_done)
+        sequences = [self._store.next_sequence() for _ in message.recipient_ids]
+        taken = self._credits.take(tenant, change, len(sequences), sequences[-1])
+        if taken is None:
+            return False
+        spent += taken
+        message.parked = not self._queue.has_room(len(message.content))
+        message.fill(change, sequences, spent)
+        self._store.write(change)
+        return True
+
+
+MAX_ADDED_BYTES = 16_384
+"""What completing and signing may add to a message of the largest size."""
+
+
+class _Message:
+    """A completed message on its way into the spool."""
+
+    __slots__ = ("content", "headers", "now_ms", "parked", "recipient_ids", "submission")
+
+    def __init__(
+        self, submission: Submission, headers: Headers, content: bytes, recipient_ids: tuple[int, ...], now_ms: int
+    ) -> None:
+        self.submission = submission
+        self.headers = headers
+        self.content = content
+        self.recipient_ids = recipient_ids
+        self.now_ms = now_ms
+        self.parked = False
+
+    @property
+    def _sender(self) -> str:
+        return self.submission.sender.mailbox if self.submission.sender is not None else ""
+
+    @property
+    def _flags(self) -> int:
+        flags = 0 if self.content.isascii() else MessageFlag.EIGHT_BIT
+        addresses = (*self.submission.recipients, *filter(None, (self.submission.sender,)))
+        # Raw 8-bit header fields of clients that know nothing of SMTPUTF8 go out as they came.
+        international = self.submission.smtputf8 and not self.headers.is_ascii
+        if international or any(address.needs_smtputf8 for address in addresses):
+            flags |= MessageFlag.SMTPUTF8
+        return int(flags)
+
+    def message_id_header(self) -> str:
+        """The Message-ID field's value."""
+        value = self.headers.first(b"message-id")
+        return value.decode("ascii", "replace") if value is not None else ""
+
+    def facts(self) -> dict[str, object]:
+        """For the log: who, whom, how much; no content."""
+        return {
+            "id": self.recipient_ids[0],
+            "tenant": self.submission.line[0].tenant_id,
+            "sender": self._sender,
+            "recipients": len(self.recipient_ids),
+            "size": len(self.content),
+            "source": self.submission.origin.source.value,
+            "peer": self.submission.origin.address,
+        }
+
+    def fill(self, change: Change, sequences: list[int], spent: list[int]) -> None:
+        """Put the rows of this message into ``change``."""
+        tenant, sender, first, last = self._key()
+        flags, size, parked = self._flags, len(self.content), int(self.parked)
+        title, source = subject(self.headers), self.submission.origin.source.value
+        change.messages.append(MessageRow(first, last, tenant, sender, self.now_ms, size, flags, self.content))
+        for index, address in enumerate(self.submission.recipients):
+            recipient_id, mailbox = self.recipient_ids[index], address.mailbox
+            change.recipients.append(
+                RecipientRow(recipient_id, first, tenant, mailbox, address.domain, 0, self.now_ms, parked, "received")
+            )
+            change.outbox.append(
+                OutboxRow(
+                    sequences[index],
+                    EventKind.RECEIVED,
+                    self.now_ms,
+                    tenant,
+                    recipient_id,
+                    first,
+                    sender=sender,
+                    recipient=mailbox,
+                    subject=title,
+                    size=size,
+                    source=source,
+                    lease_id=spent[index],
+                    credits=1,
+                )
+            )
+
+    def queued(self) -> list[QueuedRecipient]:
+        """The recipients as the queues know them."""
+        tenant, sender, first, last = self._key()
+        flags, size, now_ms = self._flags, len(self.content), self.now_ms
+        return [
+            QueuedRecipient(id_, first, last, tenant, sender, to.mailbox, to.domain, 0, now_ms, now_ms, size, flags)
+            for id_, to in zip(self.recipient_ids, self.submission.recipients, strict=True)
+        ]
+
+    def _key(self) -> tuple[str, str, int, int]:
+        return self.submission.line[0].tenant_id, self._sender, self.recipient_ids[0], self.recipient_ids[-1]

@@ -1,0 +1,62 @@
+"""What comes in: one message that somebody asks us to take, and what is told of how it came. Values."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from mta.message.address import Address
+from mta.policy.records import Tenant
+from mta.runtime.refusals import Refusal
+from mta.spool.records import Receipt
+
+
+class Source(StrEnum):
+    """How a message came."""
+
+    SMTP = "smtp"
+    GRPC = "grpc"
+    BOUNCE = "bounce"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who handed a message over, for its Received field (RFC 5321 §4.4)."""
+
+    source: Source
+    protocol: str
+    """As in RFC 3848: ESMTP, ESMTPS, ESMTPSA and so on; "gRPC" for injection."""
+    helo: str | None
+    address: str | None
+    """IP address of the peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One message on its way in. Sender and recipients have passed ``admission``."""
+
+    line: tuple[Tenant, ...]
+    """The tenant it is charged to and those above, nearest first."""
+    sender: Address | None
+    """Envelope sender; None: the null sender."""
+    sender_name: str
+    """Display name for a From field that has to be added."""
+    recipients: tuple[Address, ...]
+    """At least one, each mailbox once."""
+    content: bytes
+    smtputf8: bool
+    """The client asked for SMTPUTF8 (RFC 6531)."""
+    origin: Origin
+
+
+class Accepted(NamedTuple):
+    """A message is ours now."""
+
+    receipt: Receipt
+    recipient_ids: tuple[int, ...]
+    """In the order of the submission's recipients."""
+    message_id_header: str
+
+
+OnAnswer = Callable[[Accepted | Refusal], None]
+"""Called once, on the loop's thread, with the answer to a submission."""

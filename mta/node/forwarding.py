@@ -1,0 +1,87 @@
+"""Passing calls on: leases from the workers up to control, injections from clients down to the workers."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+from barua.control.v1 import lease_service_pb2 as lease_pb
+from barua.control.v1 import lease_service_pb2_grpc as lease_services
+from barua.mta.v1 import injection_service_pb2 as injection_pb
+from barua.mta.v1 import injection_service_pb2_grpc as injection_services
+
+from mta.runtime.refusals import Reason, Refusal
+from mta.runtime.rpc import refusal_of
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+LEASE_SECONDS = 4.0
+"""Deadline of a call to control."""
+INJECTION_SECONDS = 30.0
+"""Deadline of a call to a worker when the caller has set none."""
+PASSED_ON = ("authorization", "x-barua-peer")
+"""Metadata that a worker needs."""
+
+
+class LeaseForwarder(lease_services.LeaseServiceServicer):
+    """Serves control's LeaseService to the workers of this machine, under the node's name."""
+
+    def __init__(self, control: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._stub: lease_services.LeaseServiceAsyncStub = lease_services.LeaseServiceStub(control)
+        self._metadata = metadata
+
+    def add_to(self, server: grpc.aio.Server) -> str:
+        """Serve on ``server``; the service's full name, for reflection."""
+        lease_services.add_LeaseServiceServicer_to_server(self, server)
+        return lease_pb.DESCRIPTOR.services_by_name["LeaseService"].full_name
+
+    async def OpenHolder(self, request: lease_pb.OpenHolderRequest, context: Context) -> lease_pb.OpenHolderResponse:
+        """Pass on to control."""
+        try:
+            return await self._stub.OpenHolder(request, metadata=self._metadata, timeout=LEASE_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise refusal_of(error) from error
+
+    async def AcquireLease(self, request: lease_pb.AcquireLeaseRequest, context: Context) -> lease_pb.Lease:
+        """Pass on to control."""
+        try:
+            return await self._stub.AcquireLease(request, metadata=self._metadata, timeout=LEASE_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise refusal_of(error) from error
+
+
+class InjectionForwarder(injection_services.InjectionServiceServicer):
+    """Serves InjectionService on the node's address by passing each call to one of the workers, in turn."""
+
+    def __init__(self, workers: Sequence[grpc.aio.Channel]) -> None:
+        self._workers = workers
+        self._stubs: list[injection_services.InjectionServiceAsyncStub] = [
+            injection_services.InjectionServiceStub(channel) for channel in workers
+        ]
+        self._turn = itertools.count()
+
+    def add_to(self, server: grpc.aio.Server) -> str:
+        """Serve on ``server``; the service's full name, for reflection."""
+        injection_services.add_InjectionServiceServicer_to_server(self, server)
+        return injection_pb.DESCRIPTOR.services_by_name["InjectionService"].full_name
+
+    async def SubmitMessage(
+        self, request: injection_pb.SubmitMessageRequest, context: Context
+    ) -> injection_pb.SubmitMessageResponse:
+        """Pass on to a worker. A call that failed half-way is not repeated: it may have been stored."""
+        metadata = [(key, value) for key, value in context.invocation_metadata() or () if key in PASSED_ON]
+        remaining = context.time_remaining()
+        timeout = min(INJECTION_SECONDS, remaining or INJECTION_SECONDS)
+        try:
+            return await self._pick().SubmitMessage(request, metadata=tuple(metadata), timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise refusal_of(error) from error
+
+    def _pick(self) -> "injection_services.InjectionServiceAsyncStub":
+        """The next worker whose channel is up."""
+        for _ in self._workers:
+            index = next(self._turn) % len(self._workers)
+            if self._workers[index].get_state(try_to_connect=True) is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                return self._stubs[index]
+        raise Refusal(Reason.UNAVAILABLE, "no worker can take mail now; try again", retry_after=2.0)

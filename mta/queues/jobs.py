@@ -1,0 +1,69 @@
+"""A job: the recipients of one message that are bound for one site, ready to be delivered in one transaction."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from mta.spool.records import QueuedRecipient
+
+MAX_RECIPIENTS = 100
+"""Recipients of one transaction: every server takes that many (RFC 5321 §4.5.3.1.8)."""
+
+
+class JobRecipient(NamedTuple):
+    """One recipient of a job."""
+
+    recipient_id: int
+    address: str
+    attempts: int
+    """Attempts before this one."""
+
+
+class Job:
+    """Work for one transaction. ``content`` is None when it has to be read from the spool."""
+
+    __slots__ = (
+        "content",
+        "domain",
+        "flags",
+        "last_recipient_id",
+        "message_id",
+        "received_ms",
+        "recipients",
+        "sender",
+        "size",
+        "tenant",
+    )
+
+    def __init__(self, of: QueuedRecipient, recipients: list[JobRecipient], content: bytes | None) -> None:
+        self.message_id = of.message_id
+        self.last_recipient_id = of.last_recipient_id
+        self.tenant = of.tenant
+        self.sender = of.sender
+        self.domain = of.domain
+        self.received_ms = of.received_ms
+        self.size = of.size
+        self.flags = of.flags
+        self.recipients = recipients
+        self.content = content
+
+
+def jobs_of(recipients: Iterable[QueuedRecipient], content: bytes | None) -> Iterator[Job]:
+    """Group queued recipients by message and domain, at most ``MAX_RECIPIENTS`` to a job.
+
+    ``content`` is that of the message when it is at hand; then all recipients must be of that one message.
+    """
+    ordered = sorted(recipients, key=_by_message_and_domain)
+    for _, group in groupby(ordered, key=_by_message_and_domain):
+        members = list(group)
+        for start in range(0, len(members), MAX_RECIPIENTS):
+            yield _job(members[start : start + MAX_RECIPIENTS], content)
+
+
+def _job(members: Sequence[QueuedRecipient], content: bytes | None) -> Job:
+    recipients = [JobRecipient(member.recipient_id, member.address, member.attempts) for member in members]
+    return Job(members[0], recipients, content)
+
+
+def _by_message_and_domain(recipient: QueuedRecipient) -> tuple[int, str]:
+    return recipient.message_id, recipient.domain

@@ -1,0 +1,125 @@
+"""Reading the policy replica: the workers' side.
+
+A ``Policy`` over the local file. Answers are kept in memory until the file changes: ``refresh``, called several times a
+second, sees that by a counter of SQLite's and forgets everything at once, so a revoked key or a new suppression is in
+force within a fraction of a second. Suppressions are not kept: there are millions, and one look-up takes microseconds.
+
+Thread rules: the loop's thread. Reads come from the page cache of the operating system; the node's writes never block
+them (write-ahead log).
+"""
+
+import sqlite3
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mta.policy.records import ApiKey, KeyAlgorithm, Login, SealedKey, SenderDomain, Suppression, Tenant
+
+V = TypeVar("V")
+
+CACHE_SIZE = 50_000
+"""Answers kept per kind: when there are more, all are forgotten rather than the oldest sought."""
+
+
+class ReplicaMissing(Exception):
+    """There is no replica yet: the node has not written one."""
+
+
+class ReplicaReader:
+    """A ``mta.policy.lookup.Policy`` on a replica file."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise ReplicaMissing(f"{path} is not there yet; start the node")
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
+        self._connection.execute("PRAGMA query_only = ON")
+        self._version = -1
+        self._revision = 0
+        self._tenants: dict[str, Tenant | None] = {}
+        self._logins: dict[str, Login | None] = {}
+        self._api_keys: dict[str, ApiKey | None] = {}
+        self._domains: dict[str, SenderDomain | None] = {}
+        self._first_domains: dict[str, str | None] = {}
+        self.refresh()
+
+    @property
+    def revision(self) -> int:
+        """The revision in force; 0: nothing has come from control yet."""
+        return self._revision
+
+    def refresh(self) -> bool:
+        """Look whether the file has changed; True if what was kept is forgotten."""
+        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if version == self._version:
+            return False
+        self._version = version
+        row = self._connection.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()
+        self._revision = int(row[0]) if row else 0
+        for cache in (self._tenants, self._logins, self._api_keys, self._domains, self._first_domains):
+            cache.clear()
+        return True
+
+    def tenant(self, tenant_id: str) -> Tenant | None:
+        """A tenant by its id."""
+        if tenant_id not in self._tenants:
+            row = self._one(
+                "SELECT tenant_id, parent_id, suspended, default_sender FROM tenant WHERE tenant_id = ?", tenant_id
+            )
+            _keep(self._tenants, tenant_id, Tenant(row[0], row[1], bool(row[2]), row[3]) if row else None)
+        return self._tenants[tenant_id]
+
+    def login(self, username: str) -> Login | None:
+        """A login by its username."""
+        if username not in self._logins:
+            row = self._one("SELECT username, tenant_id, password_hash FROM login WHERE username = ?", username)
+            _keep(self._logins, username, Login(*row) if row else None)
+        return self._logins[username]
+
+    def api_key(self, key_id: str) -> ApiKey | None:
+        """An API key by its id."""
+        if key_id not in self._api_keys:
+            row = self._one("SELECT key_id, tenant_id, secret_sha256, scopes FROM api_key WHERE key_id = ?", key_id)
+            key = ApiKey(row[0], row[1], row[2], tuple(row[3].split())) if row else None
+            _keep(self._api_keys, key_id, key)
+        return self._api_keys[key_id]
+
+    def sender_domain(self, domain: str) -> SenderDomain | None:
+        """A verified domain by its name."""
+        if domain not in self._domains:
+            _keep(self._domains, domain, self._load_domain(domain))
+        return self._domains[domain]
+
+    def first_domain(self, tenant_id: str) -> str | None:
+        """A verified domain of exactly this tenant, the first by name."""
+        if tenant_id not in self._first_domains:
+            row = self._one("SELECT domain FROM domain WHERE tenant_id = ? ORDER BY domain LIMIT 1", tenant_id)
+            _keep(self._first_domains, tenant_id, row[0] if row else None)
+        return self._first_domains[tenant_id]
+
+    def suppressions(self, address: str) -> list[Suppression]:
+        """Every suppression of a canonical address."""
+        rows = self._connection.execute("SELECT tenant_id, reason FROM suppression WHERE address = ?", (address,))
+        return [Suppression(tenant_id, address, reason) for tenant_id, reason in rows]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def _load_domain(self, domain: str) -> SenderDomain | None:
+        row = self._one("SELECT tenant_id, signing_off FROM domain WHERE domain = ?", domain)
+        if row is None:
+            return None
+        keys = self._connection.execute(
+            "SELECT selector, algorithm, sealed FROM dkim_key WHERE domain = ? ORDER BY selector", (domain,)
+        )
+        sealed = tuple(SealedKey(selector, KeyAlgorithm(algorithm), blob) for selector, algorithm, blob in keys)
+        return SenderDomain(domain, row[0], bool(row[1]), sealed)
+
+    def _one(self, query: str, value: str) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._connection.execute(query, (value,)).fetchone()
+        return row
+
+
+def _keep(cache: dict[str, V], key: str, value: V) -> None:
+    if len(cache) >= CACHE_SIZE:
+        cache.clear()
+    cache[key] = value

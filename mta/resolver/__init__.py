@@ -1,0 +1,1 @@
+"""DNS look-ups over the network, with a bounded cache: implements ``mta.routing.ports.Resolver`` on dnspython."""

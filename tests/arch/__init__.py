@@ -1,0 +1,1 @@
+"""What the code base promises about its own shape, checked by syntax tree and text; nothing here runs the product."""

@@ -1,0 +1,1 @@
+"""SMTP dialogues as readable transcripts, and the runner that plays them against anything that speaks SMTP."""

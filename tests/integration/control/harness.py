@@ -1,0 +1,198 @@
+"""A control program in the test's own event loop, on a real PostgreSQL, called over real gRPC.
+
+``PostgresServer`` is one server for the whole test process; every test gets a database of its own, copied from one that
+is migrated. ``Control`` runs ``control.app.serve`` and has a stub per service.
+"""
+
+import asyncio
+import base64
+import itertools
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+
+from barua.control.v1 import credential_service_pb2, credit_service_pb2, tenant_service_pb2
+from barua.control.v1.credential_service_pb2_grpc import CredentialServiceStub
+from barua.control.v1.credit_service_pb2_grpc import CreditServiceStub
+from barua.control.v1.domain_service_pb2_grpc import DomainServiceStub
+from barua.control.v1.history_service_pb2_grpc import HistoryServiceStub
+from barua.control.v1.lease_service_pb2_grpc import LeaseServiceStub
+from barua.control.v1.suppression_service_pb2_grpc import SuppressionServiceStub
+from barua.control.v1.tenant_service_pb2_grpc import TenantServiceStub
+from barua.journal.v1.journal_service_pb2_grpc import JournalServiceStub
+from barua.policy.v1.policy_service_pb2_grpc import PolicyServiceStub
+
+from control import app
+from control.database import Database
+from control.embedded import EmbeddedPostgres
+from control.store.migrations import migrate
+from mta.runtime import rpc
+from mta.runtime.lifecycle import Drain
+from mta.runtime.options import ControlOptions, DatabaseOptions, Options
+from mta.runtime.refusals import Reason, Refusal
+from tests.support.ports import free_port
+
+CALL_SECONDS = 20.0
+PASSWORD = "correct horse"
+_numbers = itertools.count(1)
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+class PostgresServer:
+    """One server with a migrated database to copy."""
+
+    def __init__(self) -> None:
+        # Not below pytest's folder, which later sessions close to the server's user.
+        self._folder = Path(tempfile.mkdtemp(prefix="barua-test-"))
+        self.embedded = EmbeddedPostgres(self._folder / "postgres")
+
+    def start(self) -> None:
+        """Start it and migrate the database that is copied."""
+        asyncio.run(self._start())
+
+    def stop(self) -> None:
+        """Stop it and remove its data."""
+        asyncio.run(self.embedded.stop("immediate"))
+        shutil.rmtree(self._folder)
+
+    async def new_database(self) -> str:
+        """The URL of a fresh, migrated database."""
+        name = f"test_{os.getpid()}_{next(_numbers)}"
+        connection = await asyncpg.connect(self.url_of("postgres"))
+        try:
+            await connection.execute(f"CREATE DATABASE {name} TEMPLATE barua")
+        finally:
+            await connection.close()
+        return self.url_of(name)
+
+    def url_of(self, database: str) -> str:
+        """The URL of a database of this server."""
+        return self.embedded.url.replace("/barua?", f"/{database}?")
+
+    async def _start(self) -> None:
+        await self.embedded.start()
+        async with opened(self.embedded.url) as database:
+            await migrate(database)
+
+
+@asynccontextmanager
+async def opened(url: str, **options: Any) -> AsyncIterator[Database]:
+    """A pool on the database at ``url``."""
+    database = Database(url, DatabaseOptions(**options))
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+class Control:
+    """A running control program. Calls go with the operator's token unless ``metadata`` says otherwise."""
+
+    def __init__(self, options: Options, channel: grpc.aio.Channel) -> None:
+        self.options = options
+        self.channel = channel
+        self.operator = bearer(options.path("secrets", "operator.token").read_text().strip())
+        self.node = bearer(options.path("secrets", "node.token").read_text().strip())
+        self.tenants = TenantServiceStub(channel)
+        self.credentials = CredentialServiceStub(channel)
+        self.credits = CreditServiceStub(channel)
+        self.domains = DomainServiceStub(channel)
+        self.suppressions = SuppressionServiceStub(channel)
+        self.history = HistoryServiceStub(channel)
+        self.leases = LeaseServiceStub(channel)
+        self.journal = JournalServiceStub(channel)
+        self.policy = PolicyServiceStub(channel)
+
+    async def call(self, method: Any, request: Any, metadata: Metadata | None = None) -> Any:
+        """Call a method; a failed call raises the Refusal behind it."""
+        try:
+            return await method(request, metadata=metadata or self.operator, timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise rpc.refusal_of(error) from error
+
+    async def refused(self, method: Any, request: Any, metadata: Metadata | None = None) -> Reason:
+        """The reason why a call is refused; a call that is not fails the test."""
+        try:
+            answer = await self.call(method, request, metadata)
+        except Refusal as refusal:
+            return refusal.reason
+        raise AssertionError(f"not refused, but answered with {answer}")
+
+    async def tenant(self, tenant_id: str, parent: str = "operator", credits: int = 0) -> str:
+        """Make a tenant with a login of the same name, and credits granted to it; its name."""
+        await self.call(
+            self.tenants.CreateTenant,
+            tenant_service_pb2.CreateTenantRequest(
+                parent=f"tenants/{parent}",
+                tenant_id=tenant_id,
+                initial_login=tenant_service_pb2.InitialLogin(username=tenant_id, password=PASSWORD),
+            ),
+        )
+        if credits:
+            request = credit_service_pb2.GrantCreditsRequest(tenant=f"tenants/{tenant_id}", amount=credits)
+            await self.call(self.credits.GrantCredits, request)
+        return f"tenants/{tenant_id}"
+
+    async def login(self, tenant: str, username: str) -> None:
+        """Make a login."""
+        request = credential_service_pb2.CreateLoginRequest(parent=tenant, username=username, password=PASSWORD)
+        await self.call(self.credentials.CreateLogin, request)
+
+    async def balance(self, tenant: str) -> credit_service_pb2.Balance:
+        """A tenant's balance."""
+        request = credit_service_pb2.GetBalanceRequest(tenant=tenant)
+        balance: credit_service_pb2.Balance = await self.call(self.credits.GetBalance, request)
+        return balance
+
+
+def bearer(token: str) -> Metadata:
+    """Credentials of a token."""
+    return (("authorization", f"Bearer {token}"),)
+
+
+def basic(username: str, password: str = PASSWORD) -> Metadata:
+    """Credentials of a login."""
+    encoded = base64.b64encode(f"{username}:{password}".encode()).decode()
+    return (("authorization", f"Basic {encoded}"),)
+
+
+def new_id() -> str:
+    """A request id or holder that was never used."""
+    return str(uuid.uuid4())
+
+
+@asynccontextmanager
+async def running(url: str, home: Path, nameservers: list[str] | None = None) -> AsyncIterator[Control]:
+    """A control program on the database at ``url``, ready."""
+    options = Options(
+        home=str(home),
+        database=DatabaseOptions(url=url, acquire_timeout_seconds=2.0),
+        control=ControlOptions(
+            listen=f"127.0.0.1:{free_port()}",
+            metrics_listen=f"127.0.0.1:{free_port()}",
+            dns_nameservers=nameservers or [],
+        ),
+    )
+    drain = Drain()
+    serving = asyncio.create_task(app.serve(options, drain))
+    channel = rpc.channel(options.control.listen)
+    try:
+        while not serving.done() and not await rpc.is_serving(channel, 1.0):
+            await asyncio.sleep(0.02)
+        if serving.done():
+            await serving
+        yield Control(options, channel)
+    finally:
+        await channel.close()
+        drain.stop()
+        await serving

@@ -1,0 +1,149 @@
+"""Debian packages unpacked into a folder, not installed: Postfix and OpenDKIM as independent peers.
+
+``tools()`` returns the unpacked tree, fetching it first if need be. Nothing outside ``.venv/opt`` is touched and root
+is not needed: the package lists are fetched into the same folder when the system has none. The tree holds the packages
+asked for and those of their dependencies that are not installed already, so its programs run with
+``Tools.environment``.
+
+Run as ``python -m tests.support.debian`` to fetch and to print the versions; ``make tools`` does that.
+
+Errors: ``ToolsMissing`` with a text that says what failed and how to mend it. Blocking; not for an event loop.
+Limits: Debian and its relatives only; the peers' version is the one of the Debian release.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGES = ("postfix", "opendkim", "opendkim-tools")
+# Installation scripts never run, so what only they need stays out.
+UNWANTED = frozenset({"cpio", "dns-root-data", "ssl-cert"})
+FOLDER = Path(__file__).resolve().parents[2] / ".venv" / "opt" / "debian"
+FETCH_SECONDS = 600
+
+
+class ToolsMissing(Exception):
+    """The packages cannot be had; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """An unpacked tree of packages."""
+
+    root: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment in which programs of the tree find the tree's libraries."""
+        return os.environ | {"LD_LIBRARY_PATH": self.library_path}
+
+    @property
+    def library_path(self) -> str:
+        """Folders of the tree's shared libraries, colon between."""
+        library = self.root / "usr" / "lib"
+        folders = [library / "postfix", *sorted(library.glob("*-linux-gnu")), library]
+        return ":".join(str(folder) for folder in folders if folder.is_dir())
+
+    def program(self, name: str) -> Path:
+        """Path of a program of the tree. Raises ToolsMissing."""
+        for folder in ("usr/sbin", "usr/bin", "usr/lib/postfix/sbin"):
+            path = self.root / folder / name
+            if path.is_file():
+                return path
+        raise ToolsMissing(f"{name} is not among the unpacked packages; remove {self.root} and run make tools")
+
+
+def tools() -> Tools:
+    """The unpacked packages, fetched if they are not there yet. Raises ToolsMissing."""
+    stamp = FOLDER / "complete"
+    wanted = " ".join(PACKAGES)
+    if not _is_complete(stamp, wanted):
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        with _lock(FOLDER / "lock"):
+            if not _is_complete(stamp, wanted):
+                _fetch(FOLDER)
+                stamp.write_text(wanted)
+    return Tools(FOLDER / "root")
+
+
+def _is_complete(stamp: Path, wanted: str) -> bool:
+    return stamp.is_file() and stamp.read_text() == wanted
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch(folder: Path) -> None:
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise ToolsMissing("apt-get and dpkg-deb are needed to fetch Postfix, which the tests use as a remote server")
+    packages, root = folder / "packages", folder / "root"
+    for path in (packages, root):
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+    try:
+        _download(packages, [])
+    except ToolsMissing:
+        # No package lists yet, or stale ones: fetch lists of our own, which needs no root.
+        own = _private_lists(folder / "apt")
+        _run(["apt-get", *own, "update"], folder)
+        _download(packages, own)
+    for package in sorted(packages.glob("*.deb")):
+        _run(["dpkg-deb", "-x", str(package), str(root)], folder)
+    shutil.rmtree(packages)
+
+
+def _private_lists(folder: Path) -> list[str]:
+    """Options that make apt-get keep lists and cache in ``folder``."""
+    for name in ("lists/partial", "cache/archives/partial"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    return ["-o", f"Dir::State::lists={folder / 'lists'}", "-o", f"Dir::Cache={folder / 'cache'}"]
+
+
+def _download(packages: Path, options: list[str]) -> None:
+    simulated = _run(["apt-get", *options, "-s", "--no-install-recommends", "install", *PACKAGES], packages)
+    missing = {line.split()[1] for line in simulated.splitlines() if line.startswith("Inst ")}
+    # An installed peer is fetched as well: the tests run their own, with configuration of their own.
+    names = sorted((missing | set(PACKAGES)) - UNWANTED)
+    _run(["apt-get", *options, "-q", "download", *names], packages)
+
+
+def _run(command: list[str], folder: Path) -> str:
+    environment = os.environ | {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ToolsMissing(f"{' '.join(command)}: no end after {FETCH_SECONDS} s") from error
+    if done.returncode != 0:
+        raise ToolsMissing(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
+    return done.stdout
+
+
+def main() -> int:
+    """Fetch the packages and print where they are."""
+    try:
+        found = tools()
+        version = subprocess.run(
+            [found.program("postconf"), "-dh", "mail_version"],
+            env=found.environment, capture_output=True, text=True, timeout=20, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (ToolsMissing, subprocess.CalledProcessError) as error:
+        print(f"tools: {error}", file=sys.stderr)
+        return 1
+    print(f"Postfix {version} and OpenDKIM unpacked in {found.root}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,24 @@
+"""Waiting for something to become true, with a deadline, instead of sleeping and hoping."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Value = TypeVar("Value")
+PAUSE_SECONDS = 0.05
+
+
+def wait_until(condition: Callable[[], Value], what: str, timeout_seconds: float = 30) -> Value:
+    """Ask again and again until ``condition()`` is true; its value. Blocking. Raises TimeoutError naming ``what``."""
+    deadline = time.monotonic() + timeout_seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout_seconds:g} s: {what}; the last answer was {value!r}")
+        time.sleep(PAUSE_SECONDS)
+    return value
+
+
+async def wait_until_async(condition: Callable[[], Value], what: str, timeout_seconds: float = 30) -> Value:
+    """As ``wait_until``, for a loop; ``condition`` runs in a thread."""
+    return await asyncio.to_thread(wait_until, condition, what, timeout_seconds)

@@ -1,0 +1,76 @@
+"""The bridge over a real socket, in this process, with nobody behind it: control and the MTA are down."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from api_bridge import app
+from api_bridge.backend import Backend
+from api_bridge.endpoint import Dialect
+from api_bridge.server import Server
+from mta.runtime.lifecycle import Drain
+from mta.runtime.options import BridgeOptions, Options
+from tests.support.ports import free_port
+
+BODY_BYTES = 65_536
+
+
+class Bridge:
+    """A running bridge."""
+
+    def __init__(self, address: tuple[str, int], client: httpx.AsyncClient, drain: Drain) -> None:
+        self.address = address
+        self.client = client
+        self.drain = drain
+
+    async def exchange(self, octets: bytes, seconds: float = 10.0) -> bytes:
+        """Send ``octets``, keep the connection open, and read until the server closes it."""
+        reader, writer = await asyncio.open_connection(*self.address)
+        try:
+            writer.write(octets)
+            async with asyncio.timeout(seconds):
+                return await reader.read()
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def running(home: Path, extra: tuple[Dialect, ...] = (), **settings: object) -> AsyncIterator[Bridge]:
+    bridge = BridgeOptions(
+        listen="127.0.0.1:0",
+        control_address=f"127.0.0.1:{free_port()}",
+        body_bytes=BODY_BYTES,
+        **settings,  # type: ignore[arg-type]
+    )
+    options = Options(home=str(home), bridge=bridge)
+    backend, drain = Backend(options), Drain()
+    server = Server(app.application([*app.dialects(options, backend), *extra], drain), bridge.listen)
+    serving = asyncio.create_task(server.run(drain))
+    host, port = server.address
+    try:
+        async with httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=20) as client:
+            yield Bridge(server.address, client, drain)
+    finally:
+        drain.stop()
+        await serving
+        await backend.close()
+
+
+@pytest.fixture
+async def bridge(tmp_path: Path) -> AsyncIterator[Bridge]:
+    async with running(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Callable[..., object]]:
+    async with AsyncExitStack() as stack:
+
+        async def start_one(*extra: Dialect, **settings: object) -> Bridge:
+            return await stack.enter_async_context(running(tmp_path, extra, **settings))
+
+        yield start_one

@@ -1,0 +1,211 @@
+"""Composing: the standard library's parser is the judge of every message."""
+
+import base64
+import email
+import email.policy
+from email.message import EmailMessage
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api_bridge import mime
+from api_bridge.fieldtext import FieldError
+from api_bridge.mime import Attachment, Mailbox, Parts
+
+TO = [Mailbox("recipient@example.com")]
+ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=400)
+
+
+def parsed(parts: Parts) -> EmailMessage:
+    content = mime.compose(parts)
+    assert content.isascii()
+    assert b"\0" not in content
+    assert b"\n" not in content.replace(b"\r\n", b"")
+    assert b"\r" not in content.replace(b"\r\n", b"")
+    assert max(map(len, content.split(b"\r\n"))) <= 998
+    message = email.message_from_bytes(content, policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    for part in message.walk():
+        assert not part.defects
+    return message
+
+
+def text_of(message: EmailMessage, kind: str) -> str:
+    part = message.get_body((kind,))
+    assert isinstance(part, EmailMessage)
+    return content_of(part).removesuffix("\n")
+
+
+def content_of(part: EmailMessage) -> str:
+    return str(part.get_content()).replace("\r\n", "\n")
+
+
+def test_html_gets_a_text_part() -> None:
+    message = parsed(Parts("Hello from MSpace", TO, html="<h1>HTML Content</h1>"))
+    assert message.get_content_type() == "multipart/alternative"
+    assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
+    assert text_of(message, "plain") == "HTML Content"
+    assert text_of(message, "html") == "<h1>HTML Content</h1>"
+    assert message.keys() == ["Subject", "To", "MIME-Version", "Content-Type"]
+
+
+def test_html_without_any_words_stays_alone() -> None:
+    assert parsed(Parts("s", TO, html="<img src=x>")).get_content_type() == "text/html"
+
+
+def test_plain_text_stays_plain() -> None:
+    message = parsed(Parts("s", TO, text="Hello\r\nyou\rthere\n"))
+    assert message.get_content_type() == "text/plain"
+    assert message["Content-Transfer-Encoding"] == "7bit"
+    assert content_of(message) == "Hello\nyou\nthere\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("plain words", "7bit"),
+        ("x" * 990, "7bit"),
+        ("x" * 991, "quoted-printable"),
+        ("caf\N{LATIN SMALL LETTER E WITH ACUTE} and more", "quoted-printable"),
+        ("\N{SNOWMAN}" * 20, "base64"),
+        ("bell\x07", "quoted-printable"),
+        ("nul\0", "quoted-printable"),
+    ],
+)
+def test_the_smallest_safe_encoding_is_chosen(text: str, encoding: str) -> None:
+    message = parsed(Parts("s", TO, text=text))
+    assert message["Content-Transfer-Encoding"] == encoding
+    assert content_of(message) == text + "\n"
+
+
+def test_lines_that_confuse_transports_survive() -> None:
+    text = ".\n..\nFrom here\n--boundary\n trailing \nend\t"
+    assert text_of(parsed(Parts("s", TO, text=text)), "plain") == text
+
+
+def test_attachments() -> None:
+    files = [
+        Attachment("report.pdf", b"%PDF\0\xff" * 1000),
+        Attachment("übersicht 2026.csv", b"a;b\n", "text/csv; charset=UTF-8"),
+        Attachment("x" * 400 + ".bin", b""),
+    ]
+    message = parsed(Parts("s", TO, html="<p>x</p>", attachments=files))
+    assert message.get_content_type() == "multipart/mixed"
+    found = list(message.iter_attachments())
+    assert [part.get_filename() for part in found] == [file.filename for file in files]
+    assert [part.get_content_type() for part in found] == ["application/pdf", "text/csv", "application/octet-stream"]
+    assert [part.get_payload(decode=True) for part in found] == [file.content for file in files]
+    assert text_of(message, "plain") == "x"
+
+
+@pytest.mark.parametrize(
+    "kind", ["text", "text/", "message/rfc822", "multipart/mixed", "a/b\r\nX: y", "a/b; name=x", "a b/c", "x/y\u2028"]
+)
+def test_content_types_that_are_none(kind: str) -> None:
+    with pytest.raises(FieldError, match="attachments contentType"):
+        mime.compose(Parts("s", TO, text="x", attachments=[Attachment("f", b"", kind)]))
+
+
+@pytest.mark.parametrize("name", sorted(mime.RESERVED) + ["Content-Type", "ARC-Seal", "Resent-To", "X-Barua-Id", "BCC"])
+def test_reserved_header_fields_are_refused(name: str) -> None:
+    with pytest.raises(FieldError, match="cannot be set"):
+        mime.compose(Parts("s", TO, text="x", headers=[(name, "v")]))
+
+
+def test_reply_to_and_own_header_fields() -> None:
+    parts = Parts(
+        "s", TO, text="x", reply_to=Mailbox("r@example.com", "Réply, Inc.", "reply_to"), headers=[("X-Tag", "ä" * 90)]
+    )
+    message = parsed(parts)
+    assert message["Reply-To"].addresses[0].display_name == "Réply, Inc."
+    assert message["Reply-To"].addresses[0].addr_spec == "r@example.com"
+    assert message["X-Tag"] == "ä" * 90
+
+
+def test_many_recipients_are_folded() -> None:
+    boxes = [Mailbox(f"recipient-number-{number}@example.com") for number in range(200)]
+    message = parsed(Parts("s", boxes, text="x"))
+    assert [box.addr_spec for box in message["To"].addresses] == [box.address for box in boxes]
+
+
+@pytest.mark.parametrize(
+    ("given_text", "expected"),
+    [
+        ("a@example.com", "a@example.com"),
+        ("a.b+c/d=e'f@sub.example.com", "a.b+c/d=e'f@sub.example.com"),
+        ('"a b,c"@example.com', '"a b,c"@example.com'),
+        ("a@[192.0.2.1]", "a@[192.0.2.1]"),
+        ("a@b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.example", "a@xn--bcher-kva.example"),
+    ],
+)
+def test_addresses(given_text: str, expected: str) -> None:
+    assert mime.address("to", given_text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "a", "@b", "a@", "a b@c", "a@b c", "<a@b>", "A <a@b>", "a@b>", "a@b,c@d", "a@b\r\nBcc: x@y", "a\0@b", "a@b\n",
+        "a@@b", "ü@example.com", "a@\u2028", '"a\r"@b', '"a@b', "a@b;c", "a@" + "x" * 400, "a@[1]\r", "\ud800@x", "a@x\ud800",
+    ],
+)  # fmt: skip
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(FieldError, match=r"^to has "):
+        mime.address("to", text)
+
+
+@given(ANY, ANY, ANY, ANY, ANY, ANY)
+def test_the_header_has_the_fields_that_were_asked_for_and_no_others(
+    subject: str, name: str, header_name: str, header_value: str, filename: str, content_type: str
+) -> None:
+    parts = Parts(
+        subject,
+        [Mailbox("a@example.com", name)],
+        text="body",
+        headers=[(header_name, header_value)],
+        attachments=[Attachment(filename, b"x", content_type)],
+    )
+    try:
+        content = mime.compose(parts)
+    except FieldError:
+        return
+    message = email.message_from_bytes(content, policy=email.policy.compat32)
+    assert message.keys() == ["Subject", "To", header_name, "MIME-Version", "Content-Type"]
+    attachment = message.get_payload(1)
+    assert isinstance(attachment, email.message.Message)
+    assert attachment.keys() == ["Content-Type", "Content-Transfer-Encoding", "Content-Disposition"]
+
+
+@pytest.mark.parametrize("inject", ["\r\nBcc: x@y.z", "\nBcc: x@y.z", "\rBcc: x", "\0", "\x85Bcc: x", "\u2028Bcc: x"])
+@pytest.mark.parametrize("where", ["subject", "name", "header", "header name", "filename", "type", "reply", "address"])
+def test_injection_is_refused_everywhere(inject: str, where: str) -> None:
+    def tainted(place: str, text: str) -> str:
+        return text + inject if place == where else text
+
+    parts = Parts(
+        tainted("subject", "s"),
+        [Mailbox(tainted("address", "a@example.com"), tainted("name", "n"))],
+        text="x",
+        reply_to=Mailbox("r@example.com", tainted("reply", "r")),
+        headers=[(tainted("header name", "X-A"), tainted("header", "v"))],
+        attachments=[Attachment(tainted("filename", "f"), b"", tainted("type", "a/b"))],
+    )
+    with pytest.raises(FieldError):
+        mime.compose(parts)
+
+
+@given(TEXT, TEXT)
+def test_bodies_come_back_as_they_were(html: str, text: str) -> None:
+    message = parsed(Parts("s", TO, html="<p>" + html, text="x" + text))
+    assert text_of(message, "html") == ("<p>" + html).removesuffix("\n")
+    assert text_of(message, "plain") == ("x" + text).removesuffix("\n")
+
+
+@given(st.binary(max_size=3000))
+def test_files_come_back_as_they_were(content: bytes) -> None:
+    message = parsed(Parts("s", TO, text="x", attachments=[Attachment("f.bin", content)]))
+    (part,) = message.iter_attachments()
+    assert part.get_payload(decode=True) == content
+    assert base64.b64decode(str(part.get_payload()).replace("\r\n", "")) == content

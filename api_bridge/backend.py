@@ -41,10 +41,13 @@ PROBE_SECONDS = 2.0
 """Time for the answer of a health check."""
 RETRY_SECONDS = 5.0
 """What clients are asked to wait after an outage."""
+PEER_KEY = "x-barua-peer"
+"""Metadata that tells the MTA who asked the bridge, for the Received field."""
+DETAILS_KEY = "grpc-status-details-bin"
+"""Trailing metadata with the google.rpc.Status of a refusal."""
 
 _Answer = TypeVar("_Answer")
 _Call = Callable[..., Awaitable[Any]]
-_Metadata = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +95,14 @@ class Backend:
         return answer
 
     async def submit_message(
-        self, authorization: str, request: injection_service_pb2.SubmitMessageRequest
+        self, authorization: str, request: injection_service_pb2.SubmitMessageRequest, peer: str
     ) -> injection_service_pb2.SubmitMessageResponse:
-        """Give a message to a worker; OK means durable. Raises Refusal."""
+        """Give a message to a worker; OK means durable. ``peer`` is the client's IP address. Raises Refusal."""
         worker = await self._connected_worker()
+        metadata = (("authorization", authorization), *(((PEER_KEY, peer),) if peer else ()))
         try:
             answer: injection_service_pb2.SubmitMessageResponse = await worker.injection.SubmitMessage(
-                request, timeout=self._timeout, metadata=_metadata(authorization)
+                request, timeout=self._timeout, metadata=metadata
             )
         except grpc.aio.AioRpcError as error:
             raise _refusal("mta", error) from None
@@ -120,9 +124,9 @@ class Backend:
         # request_id makes the repetition safe; the first connection may have died unnoticed while idle.
         for last in (False, True):
             try:
-                return await call(request, timeout=self._timeout, metadata=_metadata(authorization))
+                return await call(request, timeout=self._timeout, metadata=(("authorization", authorization),))
             except grpc.aio.AioRpcError as error:
-                if last or error.code() is not grpc.StatusCode.UNAVAILABLE:
+                if last or error.code() is not grpc.StatusCode.UNAVAILABLE or _is_considered(error):
                     raise _refusal("control", error) from None
         raise AssertionError("unreachable")
 
@@ -164,13 +168,14 @@ class _Worker:
         return self
 
 
-def _metadata(authorization: str) -> _Metadata:
-    return (("authorization", authorization),)
+def _is_considered(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the program itself said no, and not the connection to it: its answer has details then."""
+    return any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ())
 
 
 def _refusal(program: str, error: grpc.aio.AioRpcError) -> Refusal:
     refusal = rpc.refusal_of(error)
-    if refusal.reason is Reason.UNAVAILABLE and refusal.retry_after is None:
+    if refusal.reason is Reason.UNAVAILABLE and not _is_considered(error):
         log.warning("call_unanswered", to=program, code=error.code().name, details=error.details())
         return Refusal(Reason.UNAVAILABLE, "the service cannot be reached", retry_after=RETRY_SECONDS)
     if refusal.reason is Reason.INTERNAL:

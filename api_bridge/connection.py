@@ -2,7 +2,13 @@
 
 uvicorn bounds neither the size of a request's head nor the time it may take, answers what it cannot parse with plain
 text, and leaves a connection open for ever when a client goes silent within a body whose answer it has had already.
-This class adds a limit and a deadline for each of these and answers in JSON. The parser itself (llhttp) is strict:
+This class adds a limit and a deadline for each of these and answers in JSON.
+
+A request that offers to upgrade the connection is an ordinary request to us (RFC 9110 §7.8): Java's HttpClient offers
+HTTP/2 with the first request to any clear-text server. The parser ends such a request after its head and drops its
+body, so the head is written again without the offer and parsed anew.
+
+The parser itself (llhttp) is strict:
 Content-Length with Transfer-Encoding, two lengths, folded fields and bare line feeds end in 400 and a closed
 connection.
 
@@ -13,6 +19,7 @@ import asyncio
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 MAX_CONNECTIONS = 4000
@@ -26,6 +33,7 @@ HEAD_SECONDS = 15.0
 LINGER_SECONDS = 5.0
 """A body whose request is answered already is read and thrown away this long, then the connection is closed."""
 
+_OFFER_FIELDS = (b"connection", b"upgrade", b"http2-settings")
 _TEXTS = {
     400: "The HTTP request is malformed.",
     408: "The head of the HTTP request did not arrive in time.",
@@ -42,6 +50,7 @@ class BridgeConnection(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = False
         self._in_body = False
+        self._upgrading = False
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -61,24 +70,33 @@ class BridgeConnection(HttpToolsProtocol):
         """Octets from the client."""
         if self.transport.is_closing():
             return
-        if not self._in_head and not self._in_body and self._timer is None:
+        between = not self._in_head and not self._in_body
+        if between and self._timer is None:
             self._arm(HEAD_SECONDS, 408)
         if self._in_head:
             self._head_bytes += len(data)
-        super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(431)
+        self._feed(data)
+        if self._in_head:
+            if between:
+                self._head_bytes = len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(431)
 
     def on_message_begin(self) -> None:
         """A request begins (parser)."""
         self._in_head = True
         self._head_bytes = 0
+        self._arm(HEAD_SECONDS, 408)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Its head is whole (parser)."""
         self._disarm()
-        self._in_head, self._in_body = False, True
+        self._in_head = False
+        self._upgrading = self.parser.should_upgrade()
+        if self._upgrading:
+            return
+        self._in_body = True
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > MAX_HEAD_BYTES or len(self.headers) > MAX_FIELDS:
             self._refuse(431)
@@ -92,6 +110,8 @@ class BridgeConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Its body is whole (parser)."""
+        if self._upgrading:
+            return
         self._in_body = False
         self._disarm()
         if not self.transport.is_closing():
@@ -103,9 +123,26 @@ class BridgeConnection(HttpToolsProtocol):
         if self._in_body and not self.transport.is_closing():
             self._arm(LINGER_SECONDS, 0)
 
-    def send_400_response(self, msg: str) -> None:
-        """The parser gave up; ``msg`` is its text, which says no more than ours."""
-        self._refuse(400)
+    def _feed(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parse_without_offer(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(400)
+
+    def _parse_without_offer(self, rest: bytes) -> None:
+        if self.parser.get_method() == b"CONNECT":
+            self._refuse(400)
+            return
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [b"%s: %s" % field for field in self.headers if field[0] not in _OFFER_FIELDS]
+        if any(name == b"connection" and b"close" in value.lower() for name, value in self.headers):
+            lines.append(b"connection: close")
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
     def _arm(self, seconds: float, status: int) -> None:
         self._disarm()
@@ -124,13 +161,19 @@ class BridgeConnection(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def _may_answer(self) -> bool:
+        """Whether what is written now would be read as the answer to the request that is being parsed."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete:
+            return True
+        return self._in_body and not self.pipeline and not cycle.response_started
+
     def _refuse(self, status: int) -> None:
-        """Answer without the application, and close. In the middle of another answer only close."""
+        """Answer without the application, if it is this request's turn, and close."""
         self._disarm()
         if self.transport.is_closing():
             return
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is None or cycle.response_complete:
+        if self._may_answer():
             self.transport.write(_answer(status))
         self.transport.close()
 

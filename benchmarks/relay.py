@@ -25,6 +25,7 @@ from benchmarks import machine
 from benchmarks.barua import Barua
 from benchmarks.load import Load, LoadFailed, Timing, run
 from benchmarks.postfix import PeerFailed, Postfix
+from mta.runtime import log
 from tests.support.debian import Tools, ToolsMissing, tools
 from tests.support.ports import free_port
 from tests.support.smtpsink import SmtpSink
@@ -57,6 +58,7 @@ class Result:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; the exit status."""
     chosen = _parse(arguments)
+    log.configure("benchmark", "error")
     folder = chosen.folder / "barua-bench"
     folder.mkdir(parents=True, exist_ok=True)
     load = Load(messages=chosen.messages, sessions=chosen.sessions, size=chosen.size)

@@ -84,10 +84,9 @@ async def serve(options: Options, drain: Drain) -> None:
             await tasks.close()
             await rpc.set_serving(health_servicer, False)
             await announcements.close()
-            await server.stop(GRACE_SECONDS)
-            passwords.close()
-            metrics_server.shutdown()
+            await asyncio.gather(server.stop(GRACE_SECONDS), asyncio.to_thread(metrics_server.shutdown))
             metrics_server.server_close()
+            passwords.close()
             log.info("control_stopped")
 
 

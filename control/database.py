@@ -158,7 +158,7 @@ class Database:
                 await _roll_back(connection, transaction)
                 raise _Again from error
             except (*_BROKEN, asyncpg.InterfaceError) as error:
-                if connection.is_closed():
+                if _is_dead(connection):
                     raise _Again from error
                 await _roll_back(connection, transaction)
                 raise
@@ -169,6 +169,10 @@ class Database:
                 await (transaction.commit() if keep else transaction.rollback())
             except _CONFLICTS as error:
                 raise _Again from error
+            except asyncpg.InterfaceError as error:
+                if _is_dead(connection):
+                    raise ConnectionResetError("lost during COMMIT") from error
+                raise
             return result
 
     def _server_settings(self) -> dict[str, str]:
@@ -192,12 +196,21 @@ def unavailable() -> Refusal:
     return Refusal(Reason.UNAVAILABLE, "the service is not available; try again", retry_after=RETRY_AFTER_SECONDS)
 
 
+def _is_dead(connection: Any) -> bool:
+    """Whether a pooled connection is lost. The pool takes a lost one back at once, and then it answers nothing."""
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True
+
+
 async def _roll_back(connection: Any, transaction: Any) -> None:
     """Roll back; a connection that cannot is closed, so that the pool drops it."""
     try:
         await transaction.rollback()
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
-        connection.terminate()
+        if not _is_dead(connection):
+            connection.terminate()
 
 
 async def _keep_alive(connection: Any) -> None:

@@ -75,8 +75,8 @@ class PolicyServicer(PolicyServiceServicer):
     async def _snapshot(self, head: Head) -> AsyncIterator[WatchPolicyResponse]:
         yield WatchPolicyResponse(snapshot_begin=policy_service_pb2.SnapshotBegin(lineage=head.lineage))
         async for page in records.snapshot(self._database):
-            batch = policy_service_pb2.ChangeBatch(changes=page, revision=head.revision)
-            yield WatchPolicyResponse(changes=batch)
+            # Without a revision: a node has none in force before the end.
+            yield WatchPolicyResponse(changes=policy_service_pb2.ChangeBatch(changes=page))
         yield WatchPolicyResponse(snapshot_end=policy_service_pb2.SnapshotEnd(revision=head.revision))
 
     async def _follow(

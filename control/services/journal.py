@@ -1,5 +1,6 @@
 """JournalService: takes in what nodes tell of messages and leases."""
 
+import collections
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -48,8 +49,8 @@ class JournalServicer(JournalServiceServicer):
         events = list(_checked(request.events))
         recorded, new = await self._database.transact(lambda c: journal.record(c, holder, node, events))
         _seconds.observe(time.monotonic() - started)
-        for event in events[len(events) - new :]:
-            _events.labels(event.kind.name.lower()).inc()
+        for kind, count in collections.Counter(event.kind for event in events[len(events) - new :]).items():
+            _events.labels(kind.name.lower()).inc(count)
         return journal_service_pb2.PushEventsResponse(recorded_sequence=recorded)
 
 

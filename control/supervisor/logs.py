@@ -22,6 +22,7 @@ MAX_BYTES = 32 * 1024 * 1024
 SCAN_BYTES = 64 * 1024
 MAX_LINES = 5
 """Lines of one program said at once."""
+REPEAT_SECONDS = 30.0
 MAX_LINE = 400
 """Characters of one line said."""
 
@@ -29,6 +30,21 @@ _LIBRARY_CHATTER = re.compile(rb"[IW]\d{4} \d\d:")
 """Lines that gRPC's C core writes by itself."""
 _LOUD = {"warning", "error", "critical"}
 _QUIET_KEYS = {"level", "event", "time", "program", "logger", "exception", "exc_info"}
+
+
+class Repeats:
+    """Keeps a program that says the same again and again from filling the terminal."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._until = float("-inf")
+
+    def new(self, line: str, now: float) -> bool:
+        """Whether to say a line at ``now`` seconds: not the last one again within ``REPEAT_SECONDS``."""
+        if line == self._last and now < self._until:
+            return False
+        self._last, self._until = line, now + REPEAT_SECONDS
+        return True
 
 
 class LogFile:

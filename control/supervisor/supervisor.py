@@ -11,6 +11,7 @@ Limits: Linux. The supervisor makes no gRPC calls itself; what needs them is a c
 """
 
 import asyncio
+import importlib.util
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
@@ -22,10 +23,10 @@ from control import secrets
 from control.demo import authority
 from control.supervisor import addresses, effective, plan, postgres
 from control.supervisor.lock import HomeLock
-from control.supervisor.logs import LogFile
+from control.supervisor.logs import LogFile, Repeats
 from control.supervisor.notify import ReadySocket
 from control.supervisor.process import CannotStart, Child, failure, spawn
-from mta.runtime.options import ENV_HOME, Options, TlsFiles
+from mta.runtime.options import ENV_HOME, Options, OptionsError, TlsFiles
 
 WAIT_FOR_EARLIER_SECONDS = 75.0
 """Programs of a run that was killed drain for less than this."""
@@ -48,6 +49,8 @@ def up(options: Options, say: Say, on_ready: Callable[[Options], None]) -> bool:
 
 def prepare(options: Options) -> Options:
     """Make folders, secrets and demo certificates; return the options for the children. Raises OptionsError."""
+    if options.demo and importlib.util.find_spec("aiosmtpd") is None:
+        raise OptionsError('demo mode needs the inbox: install "barua[demo]", or start with --no-demo')
     options.home_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in ("run", "spool", "log", "secrets"):
         options.path(name).mkdir(mode=0o700, exist_ok=True)
@@ -232,8 +235,12 @@ class Supervisor:
                 loop.remove_signal_handler(number)
 
     async def _watch_logs(self) -> None:
+        now = asyncio.get_running_loop().time
+        repeats = {child.program.name: Repeats() for child in self._children}
         while True:
             await asyncio.sleep(LOG_POLL_SECONDS)
             for child in self._children:
+                name = child.program.name
                 for line in child.log.important():
-                    self._say(f"{child.program.name}: {line}")
+                    if repeats[name].new(line, now()):
+                        self._say(f"{name}: {line}")

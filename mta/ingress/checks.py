@@ -26,7 +26,7 @@ class Transaction:
     sender: Address | None
     smtputf8: bool
     recipients: dict[str, Address] = field(default_factory=dict)
-    """By canonical address, so that a recipient named twice gets one copy and costs one credit."""
+    """By mailbox, so that a recipient named twice gets one copy and costs one credit."""
 
 
 def mail(policy: Policy, tenant_id: str, event: MailReceived) -> Transaction:
@@ -46,7 +46,7 @@ def recipient(policy: Policy, transaction: Transaction, event: RcptReceived) -> 
     if address.is_literal:
         raise Refusal(Reason.INVALID_ARGUMENT, "mail to address literals is not accepted; use a domain name")
     admission.recipient(policy, transaction.line, address)
-    transaction.recipients[address.canonical] = address
+    transaction.recipients.setdefault(address.mailbox, address)
 
 
 def reply(refusal: Refusal) -> Reply:

@@ -28,67 +28,85 @@ FLUSH_SECONDS = 10.0
 
 async def run_node(options: Options, drain: Drain) -> None:
     """Run the node until the drain is set."""
-    node = options.node
-    folder = options.path("run")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    operator_token, node_token = (_token(options, name) for name in ("operator", "node"))
-    metadata = (("authorization", f"Bearer {node_token}"),)
-    indexes = range(options.mta.workers)
-    spools = [options.path("spool", f"worker-{index}.db") for index in indexes]
-    control = channel(node.control_address)
-    workers = [channel(f"unix:{folder / f'worker-{index}.sock'}") for index in indexes]
-    stubs: list[worker_services.WorkerServiceAsyncStub] = [
-        worker_services.WorkerServiceStub(worker) for worker in workers
-    ]
-    writer = ReplicaWriter(options.path("policy.db"))
+    node = Node(options, drain)
+    await node.start()
+    notify("READY=1")
+    log.info("node_ready", listen=options.node.listen)
+    await drain.stopped()
+    notify("STOPPING=1")
+    await node.stop()
 
-    tasks = Tasks(on_failure=drain.stop)
 
-    async def recall_leases(tenant_id: str) -> None:
+class Node:
+    """The node and all its parts."""
+
+    def __init__(self, options: Options, drain: Drain) -> None:
+        folder = options.path("run")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        indexes = range(options.mta.workers)
+        self._options = options
+        self._socket = folder / "node.sock"
+        self._tasks = Tasks(on_failure=drain.stop)
+        self._writer = ReplicaWriter(options.path("policy.db"))
+        self._control = channel(options.node.control_address)
+        self._workers = [channel(f"unix:{folder / f'worker-{index}.sock'}") for index in indexes]
+        self._spools = [options.path("spool", f"worker-{index}.db") for index in indexes]
+        self._stubs: list[worker_services.WorkerServiceAsyncStub] = [
+            worker_services.WorkerServiceStub(worker) for worker in self._workers
+        ]
+
+    async def start(self) -> None:
+        """Begin to follow the policy, to push events and to serve. Raises OptionsError."""
+        name = self._options.node.name
+        metadata = (("authorization", f"Bearer {_token(self._options, 'node')}"),)
+        self._pushers = [
+            OutboxPusher(name, index, spool, self._control, metadata, worker)
+            for index, (spool, worker) in enumerate(zip(self._spools, self._workers, strict=True))
+        ]
+        follower = PolicyFollower(name, self._control, metadata, self._writer, self._recall)
+        self._tasks.start(follower.run(), "policy")
+        for pusher in self._pushers:
+            self._tasks.start(pusher.run(), "outbox")
+        await self._serve(metadata)
+        self._metrics = metrics.serve(self._options.node.metrics_listen)
+
+    async def stop(self) -> None:
+        """Serve no more, push what the outboxes still hold, let go."""
+        await set_serving(self._health, False)
+        await self._public.stop(1.0)
+        await self._tasks.close()
+        await _flush(self._pushers)
+        await self._local.stop(1.0)
+        self._metrics.shutdown()
+        for open_channel in (self._control, *self._workers):
+            await open_channel.close(None)
+        self._writer.close()
+        log.info("node_stopped")
+
+    async def _serve(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._local = new_server()
+        local_health = add_health(self._local, [LeaseForwarder(self._control, metadata).add_to(self._local)])
+        self._local.add_insecure_port(f"unix:{self._socket}")
+        self._public = new_server()
+        queues = QueueService(self._spools, _token(self._options, "operator"))
+        services = [InjectionForwarder(self._workers).add_to(self._public), queues.add_to(self._public)]
+        self._health = add_health(self._public, services)
+        _listen(self._public, self._options.node.listen)
+        for server, health in ((self._local, local_health), (self._public, self._health)):
+            await server.start()
+            await set_serving(health, True)
+
+    def _recall(self, tenant_id: str) -> None:
+        # In a task of its own: a worker that is slow to answer must not hold up the stream.
+        self._tasks.start(self._recall_leases(tenant_id), "recall")
+
+    async def _recall_leases(self, tenant_id: str) -> None:
         request = worker_pb.RecallLeasesRequest(tenant_id=tenant_id)
         answers = await asyncio.gather(
-            *(stub.RecallLeases(request, timeout=RECALL_SECONDS) for stub in stubs), return_exceptions=True
+            *(stub.RecallLeases(request, timeout=RECALL_SECONDS) for stub in self._stubs), return_exceptions=True
         )
         failed = sum(isinstance(answer, BaseException) for answer in answers)
         log.info("leases_recalled", tenant=tenant_id, workers_failed=failed)
-
-    def recall(tenant_id: str) -> None:
-        # In a task of its own: a worker that is slow to answer must not hold up the stream.
-        tasks.start(recall_leases(tenant_id), "recall")
-
-    pushers = [OutboxPusher(node.name, index, spools[index], control, metadata, workers[index]) for index in indexes]
-    follower = PolicyFollower(node.name, control, metadata, writer, recall)
-    tasks.start(follower.run(), "policy")
-    for pusher in pushers:
-        tasks.start(pusher.run(), "outbox")
-
-    local = new_server()
-    services = [LeaseForwarder(control, metadata).add_to(local)]
-    local_health = add_health(local, services)
-    local.add_insecure_port(f"unix:{folder / 'node.sock'}")
-    public = new_server()
-    services = [InjectionForwarder(workers).add_to(public), QueueService(spools, operator_token).add_to(public)]
-    public_health = add_health(public, services)
-    _listen(public, node.listen)
-    for server, health in ((local, local_health), (public, public_health)):
-        await server.start()
-        await set_serving(health, True)
-    scrape = metrics.serve(node.metrics_listen)
-    notify("READY=1")
-    log.info("node_ready", listen=node.listen)
-
-    await drain.stopped()
-    notify("STOPPING=1")
-    await set_serving(public_health, False)
-    await public.stop(1.0)
-    await tasks.close()
-    await _flush(pushers)
-    await local.stop(1.0)
-    scrape.shutdown()
-    for open_channel in (control, *workers):
-        await open_channel.close(None)
-    writer.close()
-    log.info("node_stopped")
 
 
 async def _flush(pushers: list[OutboxPusher]) -> None:

@@ -21,7 +21,7 @@ from barua.mta.v1 import worker_service_pb2_grpc as worker_services
 from mta.node import convert
 from mta.runtime.log import get_logger
 from mta.spool.records import OutboxRow
-from mta.spool.schema import connect
+from mta.spool.schema import VERSION, connect
 
 log = get_logger(__name__)
 
@@ -29,6 +29,8 @@ BATCH = 1000
 """Events in one push."""
 POLL_SECONDS = 0.05
 """Pause between looks at an outbox that had nothing new."""
+GATHER_SECONDS = 0.2
+"""Pause after a push that took all there was: under load the next one is larger, and costs control one commit."""
 RETRY_SECONDS = 0.5
 """Pause after control could not be reached."""
 PUSH_SECONDS = 15.0
@@ -78,7 +80,7 @@ class OutboxPusher:
     async def drained(self) -> bool:
         """Push what is there now; whether all of it arrived. For the end of the process."""
         try:
-            while await self._push_batch() == 0:
+            while await self._push_batch() != POLL_SECONDS:
                 pass
         except (grpc.aio.AioRpcError, sqlite3.Error):
             return False
@@ -97,7 +99,7 @@ class OutboxPusher:
         PUSHED.labels(str(self._index)).inc(len(rows))
         WAITING.labels(str(self._index)).set(self._cursor)
         await self._acknowledge(answer.recorded_sequence)
-        return 0 if len(rows) == BATCH else POLL_SECONDS
+        return 0 if len(rows) == BATCH else GATHER_SECONDS
 
     async def _acknowledge(self, sequence: int) -> None:
         request = worker_pb.AcknowledgeOutboxRequest(recorded_sequence=sequence)
@@ -112,6 +114,9 @@ class OutboxPusher:
             if not self._spool.exists():
                 return []
             connection = connect(self._spool, read_only=True)
+            if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+                connection.close()  # the worker is just making it
+                return []
             row = connection.execute("SELECT value FROM meta WHERE key = 'holder'").fetchone()
             self._connection, self._holder = connection, row[0]
         query = "SELECT * FROM outbox WHERE sequence > ? ORDER BY sequence LIMIT ?"

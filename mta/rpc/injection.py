@@ -98,8 +98,8 @@ class InjectionService(services.InjectionServiceServicer):
             except Refusal as refusal:
                 refused[text] = refusal
                 continue
-            if address.canonical not in seen:
-                seen.add(address.canonical)
+            if address.mailbox not in seen:
+                seen.add(address.mailbox)
                 admitted[text] = address
         return admitted, refused
 

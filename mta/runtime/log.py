@@ -9,6 +9,7 @@ Limits: a value is cut at ``MAX_VALUE`` characters.
 
 import logging
 import sys
+import time
 from collections.abc import MutableMapping
 from typing import Any, cast
 
@@ -19,23 +20,16 @@ MAX_VALUE = 1000
 """Characters of one value: longer ones come from hostile peers or are bodies."""
 
 Logger = structlog.stdlib.BoundLogger
+_Event = MutableMapping[str, Any]
 
 
 def configure(program: str, level: str) -> None:
     """Set up logging for this process; every line carries ``program``."""
     severity = getattr(logging, level.upper())
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            structlog.processors.dict_tracebacks,
-            _bind_program(program),
-            _cut,
-            structlog.processors.JSONRenderer(serializer=_encode),
-        ],
+        processors=[_Complete(program), structlog.processors.JSONRenderer(serializer=_encode)],
         wrapper_class=structlog.make_filtering_bound_logger(severity),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=max(severity, logging.WARNING), handlers=[_Forward()], force=True)
@@ -46,23 +40,43 @@ def get_logger(name: str) -> Logger:
     return cast(Logger, structlog.get_logger(module=name))
 
 
-def _bind_program(program: str) -> structlog.typing.Processor:
-    def bind(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        event["program"] = program
+class _Complete:
+    """Adds what every line has and bounds what it was given.
+
+    One processor instead of structlog's six: with two lines per message they were a tenth of a message's CPU time.
+    """
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+        # Local variables stay out of tracebacks: they hold passwords and bodies.
+        self._tracebacks = structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
+        )
+        self._second = 0
+        self._prefix = ""
+
+    def __call__(self, logger: Any, method: str, event: _Event) -> _Event:
+        if "exc_info" in event:
+            event = self._tracebacks(logger, method, event)
+        for key, value in event.items():
+            if type(value) is str and len(value) > MAX_VALUE:
+                event[key] = value[:MAX_VALUE] + "…"
+        event["level"] = "error" if method == "exception" else method
+        event["time"] = self._time()
+        event["program"] = self._program
         return event
 
-    return bind
+    def _time(self) -> str:
+        """The time in UTC as RFC 3339 has it, with milliseconds."""
+        second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._prefix}.{nanoseconds // 1_000_000:03d}Z"
 
 
-def _cut(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key, value in event.items():
-        if isinstance(value, str) and len(value) > MAX_VALUE:
-            event[key] = value[:MAX_VALUE] + "…"
-    return event
-
-
-def _encode(event: Any, **_: Any) -> str:
-    return msgspec.json.encode(event, enc_hook=str).decode()
+def _encode(event: Any, **_: Any) -> bytes:
+    return msgspec.json.encode(event, enc_hook=str)
 
 
 class _Forward(logging.Handler):

@@ -52,8 +52,9 @@ def test_the_pure_level_reads_no_clock_and_draws_no_chance(folder: str) -> None:
 
 
 def test_the_contracts_hold() -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "protos" / "gen")}
     done = subprocess.run(
         [Path(sys.executable).parent / "lint-imports", "--no-cache"],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT / "protos" / "gen")}, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

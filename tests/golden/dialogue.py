@@ -141,7 +141,9 @@ def play(dialogue: Dialogue, transport: Transport, *, exact: bool = True) -> Non
         try:
             _play_step(step, transport, exact=exact)
         except (AssertionError, EOFError) as error:
-            raise AssertionError(f"{dialogue.name}, line {step.line}: {str(error) or 'the server is silent'}") from error
+            raise AssertionError(
+                f"{dialogue.name}, line {step.line}: {str(error) or 'the server is silent'}"
+            ) from error
 
 
 def _play_step(step: Step, transport: Transport, *, exact: bool) -> None:

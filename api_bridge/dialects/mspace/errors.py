@@ -6,6 +6,7 @@ original does not document are ours and name the field and the mend. Pure.
 """
 
 import math
+import re
 
 from api_bridge.problems import Problem
 from mta.runtime.refusals import Reason, Refusal
@@ -91,7 +92,7 @@ def transfer_problem(refusal: Refusal, insufficient: str) -> Problem:
 def _in_json_names(refusal: Refusal) -> str:
     field = refusal.field or ""
     name = _JSON_NAMES.get(field)
-    if name is None:
+    if name is None or refusal.reason is not Reason.INVALID_ARGUMENT:
         return refusal.message
-    text = refusal.message.replace(field, name)
-    return text if name in text else f"{name}: {text}"
+    text = re.sub(rf"\b{re.escape(field)}\b", name, refusal.message)
+    return text if text != refusal.message else f"{name}: {text}"

@@ -93,7 +93,8 @@ class MSpace:
             authorization, message = await _computed(len(data), translate)
             if authorization is None:
                 raise errors.unauthenticated(challenge=False)
-            answer = await self._backend.submit_message(authorization, message)
+            peer = request.client.host if request.client else ""
+            answer = await self._backend.submit_message(authorization, message, peer)
         return json_answer(200, shapes.sent(answer))
 
 

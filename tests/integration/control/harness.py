@@ -51,8 +51,10 @@ class PostgresServer:
     """One server with a migrated database to copy."""
 
     def __init__(self) -> None:
-        # Not below pytest's folder, which later sessions close to the server's user.
-        self._folder = Path(tempfile.mkdtemp(prefix="barua-test-"))
+        # In memory, where a flush costs nothing; and not below pytest's folder, which later sessions close to the
+        # server's user.
+        memory = Path("/dev/shm")
+        self._folder = Path(tempfile.mkdtemp(prefix="barua-test-", dir=memory if memory.is_dir() else None))
         self.embedded = EmbeddedPostgres(self._folder / "postgres")
 
     def start(self) -> None:
@@ -73,6 +75,19 @@ class PostgresServer:
         finally:
             await connection.close()
         return self.url_of(name)
+
+    def ensure_database(self, name: str) -> None:
+        """Make a database of that name from the migrated one, unless it is there."""
+
+        async def make() -> None:
+            connection = await asyncpg.connect(self.url_of("postgres"))
+            try:
+                if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
+                    await connection.execute(f"CREATE DATABASE {name} TEMPLATE barua")
+            finally:
+                await connection.close()
+
+        asyncio.run(make())
 
     def url_of(self, database: str) -> str:
         """The URL of a database of this server."""
@@ -171,6 +186,17 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
+async def until_serving(
+    channel: grpc.aio.Channel, serving: bool = True, program: "asyncio.Task[None] | None" = None
+) -> None:
+    """Wait until the health service says so; what ended ``program`` before is raised."""
+    async with asyncio.timeout(60):
+        while await rpc.is_serving(channel, 2.0) is not serving:
+            if program is not None and program.done():
+                await program
+            await asyncio.sleep(0.02)
+
+
 @asynccontextmanager
 async def running(url: str, home: Path, nameservers: list[str] | None = None) -> AsyncIterator[Control]:
     """A control program on the database at ``url``, ready."""
@@ -187,10 +213,7 @@ async def running(url: str, home: Path, nameservers: list[str] | None = None) ->
     serving = asyncio.create_task(app.serve(options, drain))
     channel = rpc.channel(options.control.listen)
     try:
-        while not serving.done() and not await rpc.is_serving(channel, 1.0):
-            await asyncio.sleep(0.02)
-        if serving.done():
-            await serving
+        await until_serving(channel, True, serving)
         yield Control(options, channel)
     finally:
         await channel.close()

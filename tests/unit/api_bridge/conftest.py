@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from api_bridge import app
 from api_bridge.backend import Backend
@@ -60,13 +61,14 @@ async def running(home: Path, extra: tuple[Dialect, ...] = (), **settings: objec
         await backend.close()
 
 
-@pytest.fixture
-async def bridge(tmp_path: Path) -> AsyncIterator[Bridge]:
-    async with running(tmp_path) as started:
+# One loop for all: gRPC's completion queue belongs to the process and outlives the loop of a single test.
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def bridge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bridge]:
+    async with running(tmp_path_factory.mktemp("bridge")) as started:
         yield started
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def start(tmp_path: Path) -> AsyncIterator[Callable[..., object]]:
     async with AsyncExitStack() as stack:
 

@@ -108,7 +108,7 @@ def test_content_types_that_are_none(kind: str) -> None:
         mime.compose(Parts("s", TO, text="x", attachments=[Attachment("f", b"", kind)]))
 
 
-@pytest.mark.parametrize("name", sorted(mime.RESERVED) + ["Content-Type", "ARC-Seal", "Resent-To", "X-Barua-Id", "BCC"])
+@pytest.mark.parametrize("name", [*sorted(mime.RESERVED), "Content-Type", "ARC-Seal", "Resent-To", "X-Barua-Id", "BCC"])
 def test_reserved_header_fields_are_refused(name: str) -> None:
     with pytest.raises(FieldError, match="cannot be set"):
         mime.compose(Parts("s", TO, text="x", headers=[(name, "v")]))
@@ -147,10 +147,11 @@ def test_addresses(given_text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "a", "@b", "a@", "a b@c", "a@b c", "<a@b>", "A <a@b>", "a@b>", "a@b,c@d", "a@b\r\nBcc: x@y", "a\0@b", "a@b\n",
-        "a@@b", "ü@example.com", "a@\u2028", '"a\r"@b', '"a@b', "a@b;c", "a@" + "x" * 400, "a@[1]\r", "\ud800@x", "a@x\ud800",
+        *("", "a", "@b", "a@", "a b@c", "a@b c", "<a@b>", "A <a@b>", "a@b>", "a@b,c@d", "a@b;c", "a@@b", '"a@b'),
+        *("a@b\r\nBcc: x@y", "a\0@b", "a@b\n", "a@[1]\r", '"a\r"@b', "a@\u2028", "\ud800@x", "a@x\ud800"),
+        *("ü@example.com", "a@" + "x" * 400),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(FieldError, match=r"^to has "):
         mime.address("to", text)

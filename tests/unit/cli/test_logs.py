@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from control.supervisor import logs
-from control.supervisor.logs import LogFile, summary
+from control.supervisor.logs import LogFile, Repeats, summary
 
 
 def test_warnings_are_said_and_routine_is_not() -> None:
@@ -60,7 +60,15 @@ def test_a_flood_is_cut(tmp_path: Path) -> None:
     log.close()
 
 
-def test_a_large_file_is_rotated(tmp_path: Path, monkeypatch: object) -> None:
+def test_a_line_again_and_again_is_said_once_in_a_while() -> None:
+    repeats = Repeats()
+    said = [repeats.new("no database", second) for second in (0.0, 0.5, 29.0, 30.0, 30.5)]
+    assert said == [True, False, False, True, False]
+    assert repeats.new("database is back", 31.0)
+    assert repeats.new("no database", 31.5)
+
+
+def test_a_large_file_is_rotated(tmp_path: Path) -> None:
     log = LogFile(tmp_path, "node")
     os.ftruncate(log.fileno(), logs.MAX_BYTES)
     os.write(log.fileno(), b'{"level":"error","event":"last"}\n')

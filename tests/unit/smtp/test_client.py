@@ -69,7 +69,7 @@ def test_opening() -> None:
     session = ClientSession("me.test")
     session.start()
     assert session.next_event() is None
-    assert session.stage is Stage.GREETING
+    assert str(session.stage) == "Stage.GREETING"
     assert events(session, b"220-mx\r\n220 ESMTP\r\n") == [Greeted(Reply(220, None, "mx", "ESMTP"))]
     (event,) = events(session, ALL)
     assert isinstance(event, EhloDone)
@@ -182,11 +182,9 @@ def test_starttls_refused() -> None:
 def test_pipelined() -> None:
     session = ready()
     session.send(MAIL)
-    assert session.take_output() == GROUP
-    assert not session.after_final_dot
+    assert (session.take_output(), session.after_final_dot) == (GROUP, False)
     assert events(session, b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n250 2.1.5 Ok\r\n354 go\r\n") == []
-    assert session.take_output() == b"hello\r\n.\r\n"
-    assert session.after_final_dot
+    assert (session.take_output(), session.after_final_dot) == (b"hello\r\n.\r\n", True)
     result = done(session, b"250 2.0.0 queued\r\n")
     queued = Reply(250, "2.0.0", "queued")
     assert result.data_reply == queued
@@ -195,8 +193,7 @@ def test_pipelined() -> None:
         RecipientResult("c@d.test", queued, Stage.FINAL_DOT, SaidBy.PEER),
         RecipientResult("e@f.test", queued, Stage.FINAL_DOT, SaidBy.PEER),
     )
-    assert not session.after_final_dot
-    assert session.reusable
+    assert (session.after_final_dot, session.reusable) == (False, True)
     session.send(MAIL)
     assert session.take_output() == GROUP
 

@@ -153,8 +153,7 @@ def test_clear_forgets() -> None:
     parser = ReplyParser()
     parser.feed(b"250-a\r\n25")
     assert parser.next_reply() is None
-    assert not parser.empty
-    assert parser.buffered == 2
+    assert (parser.empty, parser.buffered) == (False, 2)
     parser.clear()
     assert parser.empty
     parser.feed(b"220 b\r\n")

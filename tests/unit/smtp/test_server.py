@@ -116,19 +116,16 @@ def test_ehlo_and_rset_drop_the_transaction(state: State) -> None:
 def test_starttls_drops_session_transaction_and_buffer() -> None:
     session = in_state(State.READY)
     assert events(session, b"AUTH PLAIN AHUAcA==\r\n") == [AuthReceived("PLAIN", "", "u", "p")]
-    assert session.authenticated
+    assert (session.authenticated, session.tls_active) == (True, False)
     before = session._session
     assert events(session, b"STARTTLS\r\n") == [StartTlsReceived()]
-    assert session.state is State.HANDSHAKE
+    assert (session.state, session.buffered) == (State.HANDSHAKE, 0)
     session.feed(b"EHLO injected\r\n")
-    assert session.buffered == 0
-    assert session.next_event() is None
+    assert (session.next_event(), session.buffered) == (None, 0)
     session.tls_started()
     assert session._session is not before
-    assert not session.authenticated
-    assert session.tls_active
-    assert session.state is State.START
-    assert session.next_event() is None
+    assert (session.authenticated, session.tls_active) == (False, True)
+    assert (session.next_event(), session.state) == (None, State.START)
 
 
 def test_clear_text_fed_while_starttls_awaits_its_answer_ends_the_session() -> None:

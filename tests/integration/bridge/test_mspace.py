@@ -1,0 +1,335 @@
+"""MSpace's three calls against real programs: the documentation's samples, every error, and where the credits go."""
+
+import base64
+import concurrent.futures
+import email
+import email.policy
+import json
+import subprocess
+import sys
+import uuid
+from email.message import EmailMessage
+
+import httpx
+import pytest
+
+from tests.integration.bridge.conftest import MESSAGE_BYTES
+from tests.support.received import Received
+from tests.support.sink import RecordingSink
+from tests.support.stack import ACCOUNT, RESELLER, Login, Stack
+from tests.support.waiting import wait_until
+
+CREATE, MANAGE, SEND = "/email/api/reseller/createSubUser", "/email/api/reseller/manageCredits", "/email/api/send"
+DENIED = {"status": "error", "message": "Authentication passed failed."}
+
+PYTHON_SAMPLE = """
+import urllib.request
+import json
+import base64
+url = "URL/email/api/reseller/manageCredits"
+auth = base64.b64encode(b"USERNAME:PASSWORD").decode("ascii")
+data = {
+"sub_username": "SUB_USER",
+"action": "ADD",
+"amount": 100
+}
+req = urllib.request.Request(url, data=json.dumps(data).encode("utf-8"), method="POST")
+req.add_header("Authorization", f"Basic {auth}")
+req.add_header("Content-Type", "application/json")
+with urllib.request.urlopen(req) as response:
+    print(response.read().decode("utf-8"))
+"""
+
+
+def basic(login: Login) -> tuple[str, str]:
+    return (login.username, login.password)
+
+
+def unique(word: str) -> str:
+    return f"{word}-{uuid.uuid4().hex[:8]}"
+
+
+def post(client: httpx.Client, path: str, login: Login | None = None, /, **document: object) -> httpx.Response:
+    return client.post(path, json=document, auth=basic(login) if login else httpx.USE_CLIENT_DEFAULT)
+
+
+def check_error(answer: httpx.Response, status: int, message: str) -> None:
+    assert (answer.status_code, answer.json()) == (status, {"status": "error", "message": message})
+
+
+def make_sub_user(client: httpx.Client, stack: Stack, credits: int = 0) -> Login:
+    login = Login(unique("sub"), "developer123")
+    answer = post(
+        client, CREATE, stack.reseller_login, username=login.username, password=login.password, credits=credits
+    )
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"status": "success", "message": "Sub-user created successfully"},
+    )
+    return login
+
+
+def curl(url: str, *arguments: str) -> dict[str, object]:
+    command = [
+        "curl",
+        "-sS",
+        "-X",
+        "POST",
+        url,
+        "-H",
+        "Content-Type: application/json",
+        "-H",
+        "Accept: application/json",
+    ]
+    done = subprocess.run([*command, *arguments], capture_output=True, timeout=30, check=True)
+    document: dict[str, object] = json.loads(done.stdout)
+    return document
+
+
+def received_by(sink: RecordingSink, recipient: str) -> Received:
+    return wait_until(
+        lambda: next((one for one in sink.received if recipient in one.recipients), None), f"{recipient} has mail"
+    ) or pytest.fail("unreachable")
+
+
+def parsed(received: Received) -> EmailMessage:
+    message = email.message_from_bytes(received.content, policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+def test_the_samples_of_the_documentation(
+    shared_stack: Stack, shared_sink: RecordingSink, client: httpx.Client, api_key: str
+) -> None:
+    """The curl samples of all three calls and the Python sample, with host and credentials changed."""
+    stack, url = shared_stack, shared_stack.bridge_url
+    login, sub_user, recipient = (
+        ":".join(basic(stack.reseller_login)),
+        unique("developer"),
+        f"{unique('r')}@example.net",
+    )
+    before = stack.operator.balance(RESELLER).balance
+    created = curl(f"{url}{CREATE}", "-u", login, "-d", f"""{{
+"username": "{sub_user}",
+"password": "developer123",
+"firstname": "Dev",
+"surname": "Loper",
+"organization": "Winsy",
+"mobile": "254729651022",
+"credits": 50
+}}""")  # fmt: skip
+    assert created == {"status": "success", "message": "Sub-user created successfully"}
+    managed = curl(
+        f"{url}{MANAGE}", "-u", login, "-d", f'{{\n"sub_username": "{sub_user}",\n"action": "ADD",\n"amount": 100\n}}'
+    )
+    assert managed == {
+        "status": "success",
+        "message": "Credits updated",
+        "reseller_balance": before - 150,
+        "subuser_balance": 150,
+    }
+    script = PYTHON_SAMPLE.replace("URL", url).replace("SUB_USER", sub_user)
+    script = script.replace("USERNAME", RESELLER).replace("PASSWORD", stack.reseller_login.password)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=30, check=True)
+    assert json.loads(done.stdout)["subuser_balance"] == 250
+    sent = curl(f"{url}{SEND}", "-d", f"""{{
+"apiKey": "{api_key}",
+"to": "{recipient}",
+"subject": "Hello from MSpace",
+"body": "<h1>HTML Content</h1>",
+"fromName": "MSpace System"
+}}""")  # fmt: skip
+    assert sent.keys() == {"status", "message", "messageId"}
+    assert (sent["status"], sent["message"]) == ("success", "Email queued successfully")
+    assert str(sent["messageId"]).removeprefix("msg_").isdecimal()
+
+    received = received_by(shared_sink, recipient)
+    message = parsed(received)
+    assert str(message["From"]) == "MSpace System <noreply@acme.test>"
+    assert (str(message["To"]), str(message["Subject"])) == (recipient, "Hello from MSpace")
+    assert message["Date"] and message["Message-ID"]
+    assert len(received.headers("DKIM-Signature")) == 2
+    html, plain = message.get_body(("html",)), message.get_body(("plain",))
+    assert isinstance(html, EmailMessage) and isinstance(plain, EmailMessage)
+    assert (html.get_content().strip(), plain.get_content().strip()) == ("<h1>HTML Content</h1>", "HTML Content")
+
+
+def test_a_sub_user_is_no_reseller_of_its_siblings(shared_stack: Stack, client: httpx.Client) -> None:
+    sub_user = make_sub_user(client, shared_stack, credits=5)
+    sibling = make_sub_user(client, shared_stack)
+    check_error(
+        post(client, MANAGE, sub_user, sub_username=sibling.username, action="ADD", amount=1),
+        404,
+        "The target sub-username was not found.",
+    )
+
+
+def test_create_refuses_with_nothing_half_done(shared_stack: Stack, client: httpx.Client) -> None:
+    stack = shared_stack
+    taken = make_sub_user(client, stack)
+    before = stack.operator.balance(RESELLER).balance
+    fields = {"username": unique("new"), "password": "developer123"}
+    wrong = Login(RESELLER, "wrong password")
+    for login in (wrong, Login("nobody", "whatever it is")):
+        answer = post(client, CREATE, login, **fields)
+        assert (answer.status_code, answer.json()) == (401, DENIED)
+        assert answer.headers["www-authenticate"].startswith("Basic ")
+    check_error(post(client, CREATE, stack.reseller_login, **{**fields, "username": taken.username}, credits=5),
+                409, "The username is already taken.")  # fmt: skip
+    check_error(
+        post(client, CREATE, stack.reseller_login, **fields, credits=10**12), 402, "Insufficient reseller credits"
+    )
+    check_error(post(client, CREATE, stack.reseller_login, **{**fields, "password": "short"}),
+                400, "password must be at least 8 characters long")  # fmt: skip
+    answer = post(client, CREATE, stack.reseller_login, **{**fields, "username": "two words"})
+    assert answer.status_code == 400
+    assert answer.json()["message"].startswith("username")
+    assert stack.operator.balance(RESELLER).balance == before
+    assert post(client, CREATE, stack.reseller_login, **fields).status_code == 200
+
+
+def test_credits_move_both_ways_and_never_below_zero(shared_stack: Stack, client: httpx.Client) -> None:
+    stack = shared_stack
+    name = make_sub_user(client, stack, credits=10).username
+    before = stack.operator.balance(RESELLER).balance
+    answer = post(client, MANAGE, stack.reseller_login, sub_username=name, action="add", amount="40").json()
+    assert (answer["reseller_balance"], answer["subuser_balance"]) == (before - 40, 50)
+    answer = post(client, MANAGE, stack.reseller_login, sub_username=name, action="DEDUCT", amount=20).json()
+    assert (answer["reseller_balance"], answer["subuser_balance"]) == (before - 20, 30)
+    check_error(post(client, MANAGE, stack.reseller_login, sub_username=name, action="DEDUCT", amount=31),
+                402, "Insufficient sub-user credits")  # fmt: skip
+    check_error(post(client, MANAGE, stack.reseller_login, sub_username=name, action="ADD", amount=10**12),
+                402, "Insufficient reseller credits")  # fmt: skip
+    assert stack.operator.balance(RESELLER).balance == before - 20
+
+
+def test_targets_that_are_not_there(shared_stack: Stack, client: httpx.Client) -> None:
+    stack = shared_stack
+    stack.operator.create_tenant(
+        unique("other"), initial_login={"username": (other := unique("o")), "password": "x" * 12}
+    )
+    for name in ("nobody", RESELLER, other, "operator", "a/b", "two words", "x" * 500, "ü"):
+        check_error(post(client, MANAGE, stack.reseller_login, sub_username=name, action="ADD", amount=1),
+                    404, "The target sub-username was not found.")  # fmt: skip
+
+
+def test_a_wrong_password_learns_nothing(shared_stack: Stack, client: httpx.Client) -> None:
+    for name in (ACCOUNT, RESELLER, "nobody"):
+        answer = post(client, MANAGE, Login(RESELLER, "wrong"), sub_username=name, action="ADD", amount=1)
+        assert (answer.status_code, answer.json()) == (401, DENIED)
+
+
+def test_concurrent_transfers_conserve_credits(shared_stack: Stack, client: httpx.Client) -> None:
+    stack = shared_stack
+    name = make_sub_user(client, stack, credits=50).username
+    before = stack.operator.balance(RESELLER).balance
+
+    def deduct(_: int) -> int:
+        return post(client, MANAGE, stack.reseller_login, sub_username=name, action="DEDUCT", amount=20).status_code
+
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        statuses = sorted(pool.map(deduct, range(10)))
+    assert statuses == [200, 200] + [402] * 8
+    assert stack.operator.balance(RESELLER).balance == before + 40
+
+
+def test_send_to_several(shared_stack: Stack, shared_sink: RecordingSink, client: httpx.Client, api_key: str) -> None:
+    stack = shared_stack
+    good = [f"{unique('r')}@example.net" for _ in range(3)]
+    bad = f"{unique('suppressed')}@example.net"
+    stack.operator.suppress(ACCOUNT, bad)
+    document = {"apiKey": api_key, "subject": "Grüße", "body": "plain words"}
+
+    def suppressed() -> bool:
+        answer = post(client, SEND, **document, to=bad)
+        return answer.status_code == 422
+
+    wait_until(suppressed, "the suppression is in force")
+    answer = post(client, SEND, **document, to=bad)
+    assert answer.status_code == 422
+    assert bad in answer.json()["message"] and "scope" in answer.json()["message"]
+
+    before = stack.operator.balance(ACCOUNT)
+    answer = post(client, SEND, **document, to=f"{good[0]}, {bad}, {good[1]}")
+    body = answer.json()
+    assert answer.status_code == 200
+    assert [failure["to"] for failure in body["failed"]] == [bad]
+    answer = post(client, SEND, **document, to=[good[2]])
+    assert "failed" not in answer.json()
+    for recipient in good:
+        message = parsed(received_by(shared_sink, recipient))
+        assert message.get_content_type() == "text/plain"
+        assert str(message["Subject"]) == "Grüße"
+    stack.wait_until_empty()
+    wait_until(lambda: stack.operator.balance(ACCOUNT).consumed - before.consumed == 3, "three credits are consumed")
+
+
+def test_the_message_id_is_the_one_of_the_history(
+    shared_stack: Stack, shared_sink: RecordingSink, client: httpx.Client, api_key: str
+) -> None:
+    recipient = f"{unique('r')}@example.net"
+    answer = post(client, SEND, apiKey=api_key, to=recipient, subject="s", body="b")
+    records = wait_until(lambda: shared_stack.operator.history(ACCOUNT, recipient), "the history has the message")
+    assert answer.json()["messageId"] == "msg_" + records[0].name.rpartition("/")[2]
+
+
+def test_attachments(shared_sink: RecordingSink, client: httpx.Client, api_key: str) -> None:
+    recipient, content = f"{unique('r')}@example.net", bytes(range(256)) * 100
+    files = [{"filename": "räport.pdf", "content": base64.b64encode(content).decode()}]
+    answer = post(client, SEND, apiKey=api_key, to=recipient, subject="s", body="<p>b</p>", attachments=files)
+    assert answer.status_code == 200
+    (part,) = parsed(received_by(shared_sink, recipient)).iter_attachments()
+    assert (part.get_filename(), part.get_payload(decode=True)) == ("räport.pdf", content)
+
+
+def test_who_asked_is_in_the_trace(shared_sink: RecordingSink, client: httpx.Client, api_key: str) -> None:
+    recipient = f"{unique('r')}@example.net"
+    assert post(client, SEND, apiKey=api_key, to=recipient, subject="s", body="b").status_code == 200
+    assert "[127.0.0.1]" in received_by(shared_sink, recipient).headers("Received")[0]
+
+
+@pytest.mark.parametrize("key", ["bk_aaaaaaaaaaaa_" + "a" * 32, "nonsense", "bk_", "x y", "ü"])
+def test_wrong_keys(client: httpx.Client, key: str) -> None:
+    answer = post(client, SEND, apiKey=key, to="a@example.net", subject="s", body="b")
+    assert (answer.status_code, answer.json()) == (401, DENIED)
+    assert "www-authenticate" not in answer.headers
+
+
+def test_the_login_is_no_api_key(shared_stack: Stack, client: httpx.Client) -> None:
+    answer = post(client, SEND, shared_stack.login, apiKey=ACCOUNT, to="a@example.net", subject="s", body="b")
+    assert (answer.status_code, answer.json()) == (401, DENIED)
+
+
+def test_messages_have_a_limit(client: httpx.Client, api_key: str) -> None:
+    answer = post(client, SEND, apiKey=api_key, to="a@example.net", subject="s", body="x\n" * MESSAGE_BYTES)
+    assert answer.status_code == 413
+    assert answer.json()["status"] == "error"
+
+
+def test_without_credits(shared_stack: Stack, client: httpx.Client) -> None:
+    stack = shared_stack
+    tenant = unique("poor")
+    stack.operator.create_tenant(tenant, parent=ACCOUNT)
+    key = stack.operator.create_api_key(tenant)
+    document = {"apiKey": key, "to": "a@example.net", "subject": "s", "body": "b"}
+    wait_until(lambda: post(client, SEND, **document).status_code != 401, "the key is known")
+    check_error(post(client, SEND, **document), 402, "Insufficient credits")
+    stack.operator.grant(tenant, 1)
+    wait_until(lambda: post(client, SEND, **document).status_code == 200, "the credit is there")
+    check_error(post(client, SEND, **document), 402, "Insufficient credits")
+
+
+def test_without_a_sender(shared_stack: Stack, client: httpx.Client) -> None:
+    key = shared_stack.operator.create_api_key(RESELLER)
+    document = {"apiKey": key, "to": "a@example.net", "subject": "s", "body": "b"}
+    wait_until(lambda: post(client, SEND, **document).status_code != 401, "the key is known")
+    answer = post(client, SEND, **document)
+    assert answer.status_code in (400, 403)
+    assert "sender" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("to", ["nobody", "a@", "a@b@c", "a@example.net\r\nRCPT TO:<b@example.net>", "a@-x-.example"])
+def test_malformed_addresses(client: httpx.Client, api_key: str, to: str) -> None:
+    answer = post(client, SEND, apiKey=api_key, to=to, subject="s", body="b")
+    assert answer.status_code == 400
+    assert answer.json()["message"].startswith("to")

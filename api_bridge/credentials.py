@@ -35,11 +35,6 @@ def basic(headers: list[str]) -> str | None:
     return "Basic " + base64.b64encode(login).decode()
 
 
-def username(authorization: str) -> str:
-    """The user name in what ``basic`` gave."""
-    return base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")[0]
-
-
 def api_key(key: str) -> str | None:
     """The gRPC ``authorization`` of an API key, or None if no API key looks like this."""
     return f"Bearer {key}" if _API_KEY.fullmatch(key) else None

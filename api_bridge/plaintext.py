@@ -5,7 +5,7 @@ and everything a reader would not see. ``is_html`` says whether a text contains 
 
 The standard library's html.parser is not used: on hostile input its time is quadratic (80 KB of "<a " took 94 s, of
 "<a '\"" 24 s, Python 3.11.7) and some input ends in AssertionError; here every input takes linear time, since each
-search that can fail at the end of the text is made once only. It is also four times as fast on ordinary mail.
+search that can fail at the end of the text is made once only. On ordinary mail it takes 0.4 of html.parser's time.
 
 Pure. No errors: any text gives some text.
 """
@@ -45,6 +45,7 @@ _INSERTED = {
     "li": _LINE + "- ",
     "/td": " ",
     "/th": " ",
+    **{slash + name: "" for name in ("b", "i", "u", "em", "strong", "span", "small", "font") for slash in ("", "/")},
 }
 
 
@@ -84,13 +85,20 @@ class _Reader:
 
     def run(self) -> None:
         """Read the source to its end."""
-        source, position = self._source, 0
+        source, position, append = self._source, 0, self.out.append
         while (start := source.find("<", position)) >= 0:
             if start > position:
-                self.out.append(source[position:start])
+                append(source[position:start])
             match = _TAG.match(source, start)
-            position = self._other(start) if match is None else self._tag(match)
-        self.out.append(source[position:])
+            if match is None:
+                position = self._other(start)
+            elif match[2] and (inserted := _INSERTED.get(match[1])) is not None:
+                # Almost all tags are lower-case and without attributes: this branch halves the time of a message.
+                append(inserted)
+                position = match.end()
+            else:
+                position = self._tag(match)
+        append(source[position:])
 
     def _other(self, start: int) -> int:
         """A "<" that begins no tag; returns where the text goes on."""

@@ -79,9 +79,7 @@ class PolicyServicer(PolicyServiceServicer):
             yield WatchPolicyResponse(changes=policy_service_pb2.ChangeBatch(changes=page))
         yield WatchPolicyResponse(snapshot_end=policy_service_pb2.SnapshotEnd(revision=head.revision))
 
-    async def _follow(
-        self, subscriber: Subscriber, lineage: str, position: int
-    ) -> AsyncIterator[WatchPolicyResponse]:
+    async def _follow(self, subscriber: Subscriber, lineage: str, position: int) -> AsyncIterator[WatchPolicyResponse]:
         """Everything after ``position``, until the process stops."""
         next_progress = 0.0
         while not subscriber.closed:

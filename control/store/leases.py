@@ -131,9 +131,7 @@ async def recall(connection: Connection, tenant_id: str) -> None:
     await connection.execute("SELECT pg_notify($1, $2)", RECALL_CHANNEL, tenant_id)
 
 
-async def _earlier(
-    connection: Connection, holder: uuid.UUID, tenant_id: str, request_id: uuid.UUID
-) -> Lease | None:
+async def _earlier(connection: Connection, holder: uuid.UUID, tenant_id: str, request_id: uuid.UUID) -> Lease | None:
     row = await connection.fetchrow(
         "SELECT lease_id, tenant_id, holder_id, amount, spent, returned FROM lease"
         " WHERE holder_id = $1 AND request_id = $2",

@@ -96,9 +96,7 @@ async def trim(connection: Connection, kept: int = KEPT_CHANGES) -> None:
     await connection.execute(
         "UPDATE policy_head SET trimmed_revision = revision - $1 WHERE revision - $1 > trimmed_revision", kept
     )
-    await connection.execute(
-        "DELETE FROM policy_change WHERE revision <= (SELECT trimmed_revision FROM policy_head)"
-    )
+    await connection.execute("DELETE FROM policy_change WHERE revision <= (SELECT trimmed_revision FROM policy_head)")
 
 
 async def report_node(connection: Connection, node: str, revision: int) -> None:

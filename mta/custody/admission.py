@@ -4,6 +4,8 @@ Each function answers from the policy in force, without I/O, and raises ``Refusa
 and how to mend it.
 """
 
+from functools import lru_cache
+
 from mta.message.address import Address, AddressError, parse_path
 from mta.message.headers import Headers
 from mta.message.mailboxes import parse_header_address
@@ -79,9 +81,15 @@ def header_from(policy: Policy, line: tuple[Tenant, ...], headers: Headers) -> S
     return domains[0]
 
 
-def _addresses(field: str, value: bytes) -> list[Address]:
+@lru_cache(maxsize=4096)
+def _parsed(value: bytes) -> tuple[Address, ...]:
+    """The addresses of a field. Kept, because those who send much send from few addresses."""
+    return tuple(mailbox.address for mailbox in parse_header_address(value))
+
+
+def _addresses(field: str, value: bytes) -> tuple[Address, ...]:
     try:
-        return [mailbox.address for mailbox in parse_header_address(value)]
+        return _parsed(value)
     except AddressError as error:
         raise Refusal(Reason.BAD_CONTENT, f"the {field} field cannot be used: {error}", field=field.lower()) from error
 

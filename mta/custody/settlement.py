@@ -31,6 +31,7 @@ _KINDS = {
     OutcomeKind.DEFERRED: EventKind.DEFERRED,
     OutcomeKind.BOUNCED: EventKind.BOUNCED,
 }
+_COUNTED = {kind: OUTCOMES.labels(kind.name.lower()) for kind in EventKind}
 _GIVEN_UP = frozenset({EventKind.BOUNCED, EventKind.EXPIRED})
 
 
@@ -90,7 +91,7 @@ class Settlement:
             if kind in _GIVEN_UP:
                 failed.append((recipient, outcome))
             change.outbox.append(self._event(job, recipient, outcome, kind, next_ms, now_ms))
-            OUTCOMES.labels(kind.name.lower()).inc()
+            _COUNTED[kind].inc()
             _log_outcome(job, recipient, outcome, kind)
         if change.done_recipients:
             change.done_messages.append((job.message_id,))

@@ -19,7 +19,7 @@ class Source(StrEnum):
     BOUNCE = "bounce"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Origin:
     """Who handed a message over, for its Received field (RFC 5321 §4.4)."""
 
@@ -31,9 +31,12 @@ class Origin:
     """IP address of the peer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Submission:
-    """One message on its way in. Sender and recipients have passed ``admission``."""
+    """One message on its way in. Sender and recipients have passed ``admission``. Not to be changed.
+
+    Not frozen: making a frozen one costs three times as much, and one is made per message.
+    """
 
     line: tuple[Tenant, ...]
     """The tenant it is charged to and those above, nearest first."""

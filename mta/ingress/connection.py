@@ -71,13 +71,10 @@ class Connection(asyncio.Protocol):
         name = transport.get_extra_info("peername")
         self.peer = name[0] if isinstance(name, tuple) and name else "unknown"
         refusal = self._listener.admit(self)
-        self._tenant = self._listener.trusted_tenant(self.peer)
+        policy = self._listener.peer_policy(self.peer)
+        self._tenant = policy.trusted_tenant
         self._trusted = bool(self._tenant)
-        self._session = ServerSession(
-            self._listener.session_config(self._trusted),
-            tls_active=self._tls_active,
-            authentication=self._listener.authentication_for(self.peer),
-        )
+        self._session = ServerSession(policy.config, tls_active=self._tls_active, authentication=policy.authentication)
         if refusal is not None:
             self._session.close_with(checks.reply(refusal))
         else:
@@ -297,18 +294,19 @@ class Connection(asyncio.Protocol):
             transport.write(output)
         if session.closing and not self._handshaking:
             transport.close()
-            return
-        self._pace()
+        else:
+            self._pace()
 
     def _pace(self) -> None:
         """Read only when the bytes can be acted upon."""
         session, transport = self._session, self._transport
-        if session is None or transport is None or transport.is_closing():
+        if session is None or transport is None:
             return
         wanted = self._writable and not self._handshaking and not session.awaiting_reply
-        if wanted and not self._reading:
-            self._reading = True
+        if wanted is self._reading or transport.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
             transport.resume_reading()
-        elif not wanted and self._reading:
-            self._reading = False
+        else:
             transport.pause_reading()

@@ -10,6 +10,7 @@ import time
 from collections import Counter as Tally
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from prometheus_client import Counter, Gauge
 
@@ -27,6 +28,8 @@ log = get_logger(__name__)
 
 BACKLOG = 1024
 """Connections the kernel holds until they are accepted."""
+MAX_PEERS = 10_000
+"""Addresses whose policy is kept."""
 SWEEP_SECONDS = 1.0
 """Pause between looks for silent connections."""
 
@@ -53,6 +56,15 @@ class ListenerRules:
     idle_seconds: float
 
 
+class PeerPolicy(NamedTuple):
+    """What holds for connections from one address."""
+
+    trusted_tenant: str
+    """The tenant that its network sends for; empty: it must authenticate."""
+    authentication: AuthenticationOffer
+    config: ServerConfig
+
+
 class Listener:
     """One address and its connections."""
 
@@ -75,6 +87,7 @@ class Listener:
         self._connections: set[Connection] = set()
         self._per_address: Tally[str] = Tally()
         self._configs = {trusted: self._config(trusted) for trusted in (False, True)}
+        self._peers: dict[str, PeerPolicy] = {}
 
     async def start(self) -> None:
         """Begin to accept. Raises OptionsError when the address cannot be had."""
@@ -135,25 +148,25 @@ class Listener:
                 del self._per_address[connection.peer]
             CONNECTIONS.dec()
 
-    def trusted_tenant(self, peer: str) -> str:
-        """The tenant that a peer's network sends for; empty if it must authenticate."""
-        if not self._rules.trusted:
-            return ""
+    def peer_policy(self, peer: str) -> PeerPolicy:
+        """What holds for a peer's address. Kept: parsing addresses costs as much as answering a command."""
+        policy = self._peers.get(peer)
+        if policy is None:
+            if len(self._peers) >= MAX_PEERS:
+                self._peers.clear()
+            policy = self._peers[peer] = self._peer_policy(peer)
+        return policy
+
+    def _peer_policy(self, peer: str) -> PeerPolicy:
         try:
             address = ipaddress.ip_address(peer)
         except ValueError:
-            return ""
-        return next((tenant for network, tenant in self._rules.trusted if address in network), "")
-
-    def authentication_for(self, peer: str) -> AuthenticationOffer:
-        """Whether AUTH may be used without TLS: on loopback, when the listener says so."""
-        if self._rules.plaintext_auth and ipaddress.ip_address(peer).is_loopback:
-            return AuthenticationOffer.ALWAYS
-        return AuthenticationOffer.TLS_ONLY
-
-    def session_config(self, trusted: bool) -> ServerConfig:
-        """What sessions offer; those of trusted networks need no AUTH."""
-        return self._configs[trusted]
+            return PeerPolicy("", AuthenticationOffer.TLS_ONLY, self._configs[False])
+        tenant = next((tenant for network, tenant in self._rules.trusted if address in network), "")
+        # AUTH without TLS: on loopback only, and only when the listener says so.
+        clear = self._rules.plaintext_auth and address.is_loopback
+        offer = AuthenticationOffer.ALWAYS if clear else AuthenticationOffer.TLS_ONLY
+        return PeerPolicy(tenant, offer, self._configs[bool(tenant)])
 
     def _config(self, trusted: bool) -> ServerConfig:
         return ServerConfig(

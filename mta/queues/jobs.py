@@ -1,6 +1,6 @@
 """A job: the recipients of one message that are bound for one site, ready to be delivered in one transaction."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -48,11 +48,14 @@ class Job:
         self.content = content
 
 
-def jobs_of(recipients: Iterable[QueuedRecipient], content: bytes | None) -> Iterator[Job]:
+def jobs_of(recipients: Sequence[QueuedRecipient], content: bytes | None) -> Iterator[Job]:
     """Group queued recipients by message and domain, at most ``MAX_RECIPIENTS`` to a job.
 
     ``content`` is that of the message when it is at hand; then all recipients must be of that one message.
     """
+    if len(recipients) == 1:
+        yield _job(recipients, content)
+        return
     ordered = sorted(recipients, key=_by_message_and_domain)
     for _, group in groupby(ordered, key=_by_message_and_domain):
         members = list(group)

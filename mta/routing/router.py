@@ -129,14 +129,21 @@ class Router:
         # RFC 5321 §5.1: by preference, those of equal preference in random order.
         named.sort(key=lambda record: (record.preference, random.random()))  # noqa: S311 (load spreading, no secret)
         hosts = tuple(Host(record.host, self._port, False) for record in named[:MAX_HOSTS])
-        site = "mx:" + ",".join(sorted({host.name for host in hosts}))
-        return Route(site, hosts, TlsPolicy.OPPORTUNISTIC)
+        return Route(_site(named[:MAX_HOSTS]), hosts, TlsPolicy.OPPORTUNISTIC)
 
     async def _implicit(self, domain: str) -> Route | RouteFailure:
         """RFC 5321 §5.1: without MX records the domain itself is the host."""
         if not await self._resolver.addresses(domain):
             return RouteFailure(True, 550, "5.1.2", f"the domain {domain} has no mail server and no address")
         return Route(f"mx:{domain}", (Host(domain, self._port, False),), TlsPolicy.OPPORTUNISTIC)
+
+
+def _site(records: Sequence[MxRecord]) -> str:
+    """The hosts by preference: domains that would try the same hosts in another order are another site."""
+    ranks: dict[int, set[str]] = {}
+    for record in records:
+        ranks.setdefault(record.preference, set()).add(record.host)
+    return "mx:" + ">".join(",".join(sorted(ranks[preference])) for preference in sorted(ranks))
 
 
 def _static_route(route: StaticRoute) -> Route:

@@ -19,6 +19,9 @@ import structlog
 MAX_VALUE = 1000
 """Characters of one value: longer ones come from hostile peers or are bodies."""
 
+_UNSAFE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
+"""What JSON lets through and terminals or readers of lines obey: DEL, C1 controls, line separators, text direction."""
+
 Logger = structlog.stdlib.BoundLogger
 _Event = MutableMapping[str, Any]
 
@@ -29,7 +32,7 @@ def configure(program: str, level: str) -> None:
     structlog.configure(
         processors=[_Complete(program), structlog.processors.JSONRenderer(serializer=_encode)],
         wrapper_class=structlog.make_filtering_bound_logger(severity),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=lambda *_: _Output(sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=max(severity, logging.WARNING), handlers=[_Forward()], force=True)
@@ -76,7 +79,31 @@ class _Complete:
 
 
 def _encode(event: Any, **_: Any) -> bytes:
-    return msgspec.json.encode(event, enc_hook=str)
+    try:
+        line = msgspec.json.encode(event, enc_hook=str)
+    except (TypeError, ValueError):  # half a surrogate pair, a key that is no text: seen in nothing but broken input
+        line = json.dumps(event, default=str, skipkeys=True).encode("ascii")
+    return line if line.isascii() and b"\x7f" not in line else _UNSAFE.sub(_escaped, line)
+
+
+def _escaped(match: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(match[0].decode())
+
+
+class _Output:
+    """Writes lines. A log on a full disk or a closed pipe must not undo what it tells of, so failures are passed over."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+
+    def msg(self, line: bytes) -> None:
+        """Write one line."""
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            self._file.write(line + b"\n")
+            self._file.flush()
+
+    debug = info = warning = error = critical = exception = log = msg
 
 
 class _Forward(logging.Handler):

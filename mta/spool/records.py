@@ -108,12 +108,15 @@ class SpoolError(Exception):
 OnDone = Callable[[Receipt | SpoolError], None]
 """Called on the loop's thread once a change is durable, or has failed and left no trace."""
 
+OnStored = Callable[[], None]
+"""Called on the loop's thread once a change that cannot fail is durable. Must not raise."""
+
 
 class Change:
     """Rows written, changed and removed as one unit.
 
     A change with ``on_done`` may fail: its waiter is told and nothing of it stays. A change without one records what
-    has already happened in the world (an outcome) and is retried until it is durable.
+    has already happened in the world (an outcome) and is retried until it is durable; ``on_stored`` tells when.
     Writing a change twice has the effect of writing it once.
     """
 
@@ -124,12 +127,13 @@ class Change:
         "leases",
         "messages",
         "on_done",
+        "on_stored",
         "outbox",
         "parked",
         "recipients",
     )
 
-    def __init__(self, on_done: OnDone | None = None) -> None:
+    def __init__(self, on_done: OnDone | None = None, on_stored: OnStored | None = None) -> None:
         self.messages: list[MessageRow] = []
         self.recipients: list[RecipientRow] = []
         self.outbox: list[OutboxRow] = []
@@ -142,6 +146,7 @@ class Change:
         self.done_leases: list[tuple[int]] = []
         """Leases that are spent or given back, and of which control has been told everything."""
         self.on_done = on_done
+        self.on_stored = on_stored
 
 
 class QueuedRecipient(NamedTuple):

@@ -11,6 +11,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote
 
 VERSION = 1
 """Number of the schema, in ``PRAGMA user_version``. A file with a higher one is refused, not guessed at."""
@@ -94,16 +95,22 @@ class SpoolFile:
 
 def open_file(path: Path) -> SpoolFile:
     """Lock the spool file, make it if it is missing, and begin a new run. Raises SpoolFileError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = _lock(path)
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = _lock(path)
+    except OSError as error:
+        raise SpoolFileError(f"{path} cannot be used as a spool: {error.strerror}; check its folder") from error
+    try:
+        _refuse_foreign(path)
+        # Made with its mode, because the files that SQLite puts beside it take theirs from it.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = connect(path)
         try:
             _prepare(connection, path)
             return SpoolFile(path, *_begin_run(connection), lock)
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         lock.close()
         raise SpoolFileError(f"{path} cannot be used as a spool: {error}; move it aside to look at it") from error
     except SpoolFileError:
@@ -112,17 +119,56 @@ def open_file(path: Path) -> SpoolFile:
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """Open a connection with the settings that the promise depends on. Transactions are explicit."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
-    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-    connection.execute("PRAGMA busy_timeout = 5000")
-    connection.execute("PRAGMA temp_store = MEMORY")
-    if read_only:
-        connection.execute("PRAGMA query_only = ON")
+    """Open a connection with the settings that the promise depends on. Transactions are explicit.
+
+    A read-only one never makes the file or changes its settings: a reader may come before the worker does.
+    """
+    uri = f"file:{quote(str(path))}?mode={'rw' if read_only else 'rwc'}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=64)
+    try:
+        connection.execute("PRAGMA busy_timeout = 5000")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+            return connection
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Look at a file's header before SQLite does: even opening another program's file would change it."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except FileNotFoundError:
+        return
+    if not header:
+        return
+    write_format, version, application = header[18:19], header[60:64], header[68:72]
+    if not header.startswith(b"SQLite format 3\0") or len(header) < 100:
+        raise _foreign(path)
+    if application == version == bytes(4):
+        # A spool whose making is still in its write-ahead log looks like this; without such a log it is not ours.
+        if write_format != b"\x02":
+            raise _foreign(path)
+    elif int.from_bytes(application) != APPLICATION_ID:
+        raise _foreign(path)
+    elif int.from_bytes(version) > VERSION:
+        raise _newer(path, int.from_bytes(version))
+
+
+def _foreign(path: Path) -> SpoolFileError:
+    return SpoolFileError(f"{path} is not a spool of this program; choose another file or move it aside")
+
+
+def _newer(path: Path, version: int) -> SpoolFileError:
+    return SpoolFileError(f"{path} has version {version}, this program knows {VERSION}; run the program that made it")
 
 
 def _lock(path: Path) -> IO[bytes]:
@@ -147,9 +193,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         marks = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
         connection.executescript(f"BEGIN EXCLUSIVE; {marks} {_SCHEMA} {identity} COMMIT;")
         return
-    if application != APPLICATION_ID:
-        raise SpoolFileError(f"{path} is not a spool of this program; choose another file or move it aside")
-    raise SpoolFileError(f"{path} has version {version}, this program knows {VERSION}; run the program that made it")
+    raise _newer(path, version) if application == APPLICATION_ID else _foreign(path)
 
 
 def _begin_run(connection: sqlite3.Connection) -> tuple[str, int]:

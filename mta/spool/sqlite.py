@@ -7,7 +7,8 @@ waiter is told. A write-ahead log with ``synchronous=FULL`` makes that COMMIT du
 Failure: when a transaction fails it is rolled back, every change with a waiter is told ``SpoolError`` and everything of
 it is removed again by the next transaction (a commit whose sync failed may still be found in the log later), while
 changes without a waiter wait for that transaction. The failed connection is never used again. Until a transaction
-succeeds on a fresh one the spool is not ``healthy``: intake refuses and delivery pauses.
+succeeds on a fresh one the spool is not ``healthy``: intake refuses and delivery pauses. A change whose values SQLite
+cannot take is refused by itself; those beside it are written one by one.
 
 Thread rules: everything on the loop's thread, except COMMIT and reads, which have one thread each. Nothing touches the
 writing connection while its COMMIT runs.
@@ -33,8 +34,22 @@ PROBE_SECONDS = 0.5
 """Pause before a sick spool is tried again."""
 CLOSE_SECONDS = 30.0
 """A sick spool may keep a stopping process this long; what it holds then is as after a crash."""
+GATHER_SECONDS = 0.002
+"""Under load a commit waits this long for company: fewer commits, each for more changes."""
+GATHER_FROM = 4
+"""Load is when the last transaction had so many changes; a lone change never waits."""
 MAX_BATCH = 1000
 """Changes in one transaction: bounds how long the loop is busy inserting."""
+
+_BAD_VALUES = (
+    ValueError,
+    OverflowError,
+    TypeError,
+    sqlite3.ProgrammingError,
+    sqlite3.InterfaceError,
+    sqlite3.DataError,
+)
+"""What SQLite's binding raises for a value, as opposed to a file, that it cannot take."""
 
 COMMITS = Counter("barua_spool_commits_total", "Transactions of the spool.", ["result"])
 CHANGES = Histogram(
@@ -44,6 +59,7 @@ COMMIT_SECONDS = Histogram(
     "barua_spool_commit_seconds", "Time of COMMIT.", buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1, 5, 25)
 )
 HEALTHY = Gauge("barua_spool_healthy", "1 when changes can be made durable.")
+_COMMITTED = COMMITS.labels("ok")
 
 _INSERTS = (
     ("messages", "INSERT OR IGNORE INTO message VALUES (?,?,?,?,?,?,?,?)"),
@@ -78,10 +94,13 @@ class SqliteStore:
         self._loop = asyncio.get_running_loop()
         self._pending: list[Change] = []
         self._undo: list[Change] = []
+        self._singly = 0
         self._busy = False
+        self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._healthy = True
+        self._last_size = 0
         self._acknowledged = 0
         self._cleared = 0
         self._sequence = self._scalar("SELECT max(sequence) FROM outbox")
@@ -118,7 +137,7 @@ class SqliteStore:
         if not self._busy:
             self._busy = True
             self._idle.clear()
-            self._loop.call_soon(self._begin)
+            self._schedule()
 
     def acknowledge(self, sequence: int) -> None:
         """Control has recorded the outbox up to ``sequence``: drop that part with the next transaction."""
@@ -149,9 +168,12 @@ class SqliteStore:
     async def close(self) -> None:
         """Wait until everything pending is durable, at most ``CLOSE_SECONDS``, then let go of the file."""
         try:
-            await asyncio.wait_for(self._idle.wait(), CLOSE_SECONDS)
+            async with asyncio.timeout(CLOSE_SECONDS):
+                while self._busy:  # who is told of a commit may have more to write
+                    await self._idle.wait()
         except TimeoutError:
             log.error("spool_closed_with_changes_pending", changes=len(self._pending))
+        self._closed = True
         self._commit_thread.shutdown()
         self._read_thread.shutdown()
         self._writer.close()
@@ -159,11 +181,16 @@ class SqliteStore:
         self._file.lock.close()
 
     def _begin(self) -> None:
-        batch, self._pending = self._pending[:MAX_BATCH], self._pending[MAX_BATCH:]
+        size = 1 if self._singly else MAX_BATCH
+        batch, self._pending = self._pending[:size], self._pending[size:]
+        self._singly = max(0, self._singly - 1)
         started = time.monotonic()
         try:
             self._insert(batch)
-        except sqlite3.Error as error:
+        except _BAD_VALUES as error:
+            self._separate(batch, error)
+            return
+        except Exception as error:
             self._failed(batch, error)
             return
         commit = self._loop.run_in_executor(self._commit_thread, self._writer.execute, "COMMIT")
@@ -172,6 +199,9 @@ class SqliteStore:
     def _insert(self, batch: Sequence[Change]) -> None:
         writer = self._writer
         writer.execute("BEGIN IMMEDIATE")
+        if not self._healthy:
+            # Nothing may be waiting, and a transaction that writes nothing succeeds on any disk.
+            writer.execute("UPDATE meta SET value = value WHERE key = 'epoch'")
         if self._undo:
             self._remove_undone()
         for name, statement in _INSERTS:
@@ -194,13 +224,30 @@ class SqliteStore:
             )
             self._writer.executemany("DELETE FROM outbox WHERE sequence = ?", [row[:1] for row in change.outbox])
 
+    def _separate(self, batch: list[Change], error: Exception) -> None:
+        """Some change of the batch has a value that cannot be stored: find it, and let the others through."""
+        self._cleared = 0
+        try:
+            self._writer.execute("ROLLBACK")
+        except sqlite3.Error as broken:
+            self._failed(batch, broken)
+            return
+        if len(batch) > 1:
+            self._pending[:0] = batch
+            self._singly = len(batch)
+        else:
+            # Without a waiter there is nobody to tell: what it records stays as it was on file.
+            log.error("change_not_storable", error=str(error), waiter=batch[0].on_done is not None)
+            self._refuse(batch, SpoolError(str(error)))
+        self._next()
+
     def _committed(self, batch: list[Change], started: float, done: "asyncio.Future[sqlite3.Cursor]") -> None:
         error = done.exception()
         if error is not None:
             self._failed(batch, error)
             return
         seconds = time.monotonic() - started
-        COMMITS.labels("ok").inc()
+        _COMMITTED.inc()
         CHANGES.observe(len(batch))
         COMMIT_SECONDS.observe(seconds)
         self._undo.clear()
@@ -208,25 +255,43 @@ class SqliteStore:
             self._healthy = True
             HEALTHY.set(1)
             log.info("spool_recovered", file=self._file.path.name)
+        self._last_size = len(batch)
         self._next()
         self._tell(batch)
 
     def _tell(self, batch: Sequence[Change]) -> None:
         now_ms = time.time_ns() // 1_000_000
         for change in batch:
-            if change.on_done is not None:
-                message_id = change.messages[0].message_id if change.messages else 0
-                try:
+            message_id = change.messages[0].message_id if change.messages else 0
+            try:
+                if change.on_done is not None:
                     change.on_done(Receipt(message_id, now_ms))
+                elif change.on_stored is not None:
+                    change.on_stored()
+            except Exception:
+                log.exception("waiter_failed", message_id=message_id)
+
+    @staticmethod
+    def _refuse(changes: Sequence[Change], error: SpoolError) -> None:
+        for change in changes:
+            if change.on_done is not None:
+                try:
+                    change.on_done(error)
                 except Exception:
-                    log.exception("waiter_failed", message_id=message_id)
+                    log.exception("waiter_failed", message_id=change.messages[0].message_id if change.messages else 0)
 
     def _next(self) -> None:
         if self._pending:
-            self._loop.call_soon(self._begin)
+            self._schedule()
         else:
             self._busy = False
             self._idle.set()
+
+    def _schedule(self) -> None:
+        if self._last_size >= GATHER_FROM and len(self._pending) < MAX_BATCH:
+            self._loop.call_later(GATHER_SECONDS, self._begin)
+        else:
+            self._loop.call_soon(self._begin)
 
     def _failed(self, batch: list[Change], error: BaseException) -> None:
         COMMITS.labels("failed").inc()
@@ -237,13 +302,14 @@ class SqliteStore:
         told = [change for change in batch if change.on_done is not None]
         self._undo.extend(told)
         self._pending[:0] = [change for change in batch if change.on_done is None]
-        for change in told:
-            assert change.on_done is not None
-            change.on_done(SpoolError(str(error)))
+        self._singly = 0
+        self._refuse(told, SpoolError(str(error)))
         self._loop.call_later(PROBE_SECONDS, self._probe)
 
     def _probe(self) -> None:
         """Try again on a fresh connection: a failed fsync must not be retried on the old one."""
+        if self._closed:
+            return
         try:
             self._writer.close()
             self._writer = connect(self._file.path)
@@ -253,10 +319,8 @@ class SqliteStore:
             return
         # What was asked for meanwhile with a waiter is refused now: a sick spool must answer at once.
         waiting = [change for change in self._pending if change.on_done is not None]
-        self._pending = [change for change in self._pending if change.on_done is None] + [Change()]
-        for change in waiting:
-            assert change.on_done is not None
-            change.on_done(SpoolError("the spool is not healthy"))
+        self._pending = [change for change in self._pending if change.on_done is None] or [Change()]
+        self._refuse(waiting, SpoolError("the spool is not healthy"))
         self._begin()
 
     def _scalar(self, query: str) -> int:

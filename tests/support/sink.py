@@ -24,6 +24,7 @@ import re
 import ssl
 import threading
 import time
+import weakref
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
@@ -57,7 +58,7 @@ class RecordingSink:
         self._received: list[Received] = []
         self._attempts: Counter[tuple[str, str]] = Counter()
         self._journal = journal
-        self._controller: Controller | None = None
+        self._controller: _Controller | None = None
         self._host = host
         self._settings: dict[str, Any] = {
             "tls_context": tls,
@@ -94,7 +95,7 @@ class RecordingSink:
 
     def start(self) -> Self:
         """Listen."""
-        self._controller = Controller(
+        self._controller = _Controller(
             _Handler(self), hostname=self._host, port=self.port, ready_timeout=20, **self._settings
         )
         self._controller.start()
@@ -103,6 +104,7 @@ class RecordingSink:
     def stop(self) -> None:
         """Close the listener and every connection. ``start`` begins again on the same port with what it had."""
         if self._controller is not None:
+            asyncio.run_coroutine_threadsafe(self._controller.abort(), self._controller.loop).result(20)
             self._controller.stop()
             self._controller = None
 
@@ -126,6 +128,27 @@ class RecordingSink:
             if self._journal is not None:
                 _append(self._journal, received)
             self._received.append(received)
+
+
+class _Controller(Controller):
+    """aiosmtpd's controller, which leaves TLS connections open when it stops."""
+
+    def __init__(self, handler: "_Handler", **settings: Any) -> None:
+        super().__init__(handler, **settings)
+        self._sessions: weakref.WeakSet[SMTP] = weakref.WeakSet()
+
+    def factory(self) -> SMTP:
+        """A server for one connection."""
+        session: SMTP = super().factory()  # type: ignore[no-untyped-call]
+        self._sessions.add(session)
+        return session
+
+    async def abort(self) -> None:
+        """Close every connection at once."""
+        for session in list(self._sessions):
+            if isinstance(session.transport, asyncio.Transport):
+                session.transport.abort()
+        await asyncio.sleep(0.01)  # the loop closes the sockets in its next turns
 
 
 class _Handler:
@@ -159,7 +182,7 @@ class _Handler:
         content = envelope.content or b""
         self._sink.record(
             Received(
-                sender=envelope.mail_from or "",
+                sender=(envelope.mail_from or "").removeprefix("<>"),
                 recipients=tuple(envelope.rcpt_tos),
                 content=content if isinstance(content, bytes) else content.encode(),
                 helo=session.host_name or "",

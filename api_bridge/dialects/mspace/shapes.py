@@ -7,6 +7,7 @@ strict where a guess could cost money. Errors: ``Problem`` 400 with a text that 
 import base64
 import binascii
 import re
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -32,7 +33,7 @@ MIN_PASSWORD = 8
 MAX_NAME = 200
 """Characters of the name shown for a tenant; the same bound as control's."""
 
-_Shape = TypeVar("_Shape")
+_Shape = TypeVar("_Shape", bound=Struct)
 _WHOLE = re.compile(r"\+?[0-9]{1,18}")
 _MOBILE = re.compile(r"\+?[0-9]{6,15}")
 _BETWEEN_DIGITS = re.compile(r"[ ().-]")
@@ -87,9 +88,9 @@ def decode(document: dict[str, Any], shape: type[_Shape]) -> _Shape:
         value = msgspec.convert(document, shape)
     except msgspec.ValidationError as error:
         raise bad_request(_explain(str(error))) from None
-    for field in msgspec.structs.fields(shape):  # type: ignore[arg-type]
-        if field.required and getattr(value, field.name) in ("", []):
-            raise bad_request(f"{field.name} is required")
+    for name in _required(shape):
+        if getattr(value, name) in ("", []):
+            raise bad_request(f"{name} is required")
     return value
 
 
@@ -179,6 +180,11 @@ def sent(answer: injection_service_pb2.SubmitMessageResponse) -> dict[str, Any]:
     if failed:
         body["failed"] = failed
     return body
+
+
+@cache
+def _required(shape: type[Struct]) -> tuple[str, ...]:
+    return tuple(field.name for field in msgspec.structs.fields(shape) if field.required)
 
 
 def _explain(text: str) -> str:

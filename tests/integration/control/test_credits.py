@@ -17,9 +17,7 @@ from tests.integration.control.harness import Control, basic, new_id
 
 
 def transfer(source: str, destination: str, amount: int, request_id: str = "") -> TransferCreditsRequest:
-    return TransferCreditsRequest(
-        source=source, destination=destination, amount=amount, request_id=request_id
-    )
+    return TransferCreditsRequest(source=source, destination=destination, amount=amount, request_id=request_id)
 
 
 async def test_credits_move_between_parent_and_child_either_way(control: Control) -> None:
@@ -82,9 +80,7 @@ async def test_a_refused_request_is_not_recorded(control: Control) -> None:
     child = await control.tenant("child", "parent")
     request = transfer(parent, child, 30, new_id())
     assert await control.refused(control.credits.TransferCredits, request) is Reason.INSUFFICIENT_CREDITS
-    await control.call(
-        control.credits.GrantCredits, credit_service_pb2.GrantCreditsRequest(tenant=parent, amount=30)
-    )
+    await control.call(control.credits.GrantCredits, credit_service_pb2.GrantCreditsRequest(tenant=parent, amount=30))
     await control.call(control.credits.TransferCredits, request)
     assert (await control.balance(child)).balance == 30
 

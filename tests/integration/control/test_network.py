@@ -84,9 +84,10 @@ async def test_a_stalled_network_ends_calls_in_time(wire: Wire) -> None:
             assert refused.value.reason is Reason.UNAVAILABLE
             assert time.monotonic() - started < 8
         wire.flow()
-        async with asyncio.timeout(10):
-            while not await database.healthy(1.0):
-                await asyncio.sleep(0.05)
+        for _ in range(100):
+            if await database.healthy(1.0):
+                break
+            await asyncio.sleep(0.05)
         assert await database.transact(one) == 1
 
 

@@ -268,7 +268,6 @@ def test_a_whole_pipelined_conversation_in_one_write(account: Account, stack: St
     with Wire(stack.smtp_port) as wire:
         wire.start_tls(stack.authority.client_context())
         wire.log_in(account.login)
-        # DATA ends a group (RFC 2920); a client that has seen the 354 of the first may well send the next group at once.
         for recipient in recipients:
             wire.send(f"MAIL FROM:<{account.sender}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n".encode())
             assert [answer.code for answer in wire.replies(3)] == [250, 250, 354]

@@ -1,4 +1,4 @@
-"""Where mail goes: MX by preference, the next host when one is down, no MX, null MX, no domain, no answer, fixed routes."""
+"""Where mail goes: by MX, to the next host when one is down, by address, by fixed route, or back to its sender."""
 
 import smtplib
 from collections import Counter
@@ -28,7 +28,7 @@ def returned(account: Account, sink: RecordingSink) -> str:
     """Wait for the one bounce message to an account; its report for machines."""
     message = one(sink, account.sender).message
     (report,) = [part for part in message.walk() if part.get_content_type() == "message/delivery-status"]
-    return report.as_string()
+    return " ".join(report.as_string().split())
 
 
 def test_the_mx_of_least_preference_is_used_alone(
@@ -194,7 +194,7 @@ def test_a_message_for_many_recipients_is_split_into_transactions_of_a_hundred(
     send(account, *recipients)
     arrived(sink, recipients[-1])
     wait_until(lambda: set(recipients) <= set(sink.recipients), "all 250 have arrived")
-    copies = [received.recipients for received in sink.received if recipients[0].split("-")[1] in received.recipients[0]]
+    copies = [received.recipients for received in sink.received if received.recipients[0] in recipients]
     assert sorted(map(len, copies)) == [50, 100, 100]
     assert sorted(recipient for copy in copies for recipient in copy) == sorted(recipients)
     assert " for <" not in arrived(sink, recipients[0])[0].headers("Received")[0]
@@ -205,4 +205,4 @@ def test_mail_to_an_address_literal_is_refused(account: Account, stack: Stack) -
     with stack.smtp(account.login) as client, pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
         client.send_message(mail("r@[127.0.0.1]", sender=account.sender))
     code, text = refused.value.recipients["r@[127.0.0.1]"]
-    assert code == 553 and b"use a domain name" in text
+    assert code == 553 and b"write a domain name" in text

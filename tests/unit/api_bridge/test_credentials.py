@@ -15,9 +15,7 @@ def b64(text: str | bytes) -> str:
     "header", [f"Basic {b64('user:pass:word')}", f"basic  {b64('user:pass:word')} ", f"BASIC {b64('user:pass:word')}"]
 )
 def test_a_login_is_forwarded_in_one_form(header: str) -> None:
-    authorization = credentials.basic([header])
-    assert authorization == f"Basic {b64('user:pass:word')}"
-    assert credentials.username(authorization) == "user"
+    assert credentials.basic([header]) == f"Basic {b64('user:pass:word')}"
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,9 @@ class Dialer:
             raise NotConnected(classify.of_connect(text, host.name)) from error
         usable = tuple(address for address in found if self._usable(host, address))
         if not usable:
+            if found:
+                hint = "mta.delivery.allow_private_addresses = true, or a static route, delivers there"
+                log.warning("private_addresses_refused", host=host.name, addresses=list(found[:8]), hint=hint)
             text = f"{host.name} has no address that mail can be sent to"
             raise NotConnected(classify.of_connect(text, host.name))
         return usable

@@ -1,6 +1,7 @@
 """The node process: builds its parts, serves, stops. No logic of its own."""
 
 import asyncio
+import os
 
 import grpc
 
@@ -22,12 +23,15 @@ log = get_logger(__name__)
 
 RECALL_SECONDS = 2.0
 """Deadline for a worker to give leases back."""
+NICENESS = 5
+"""On a machine that is busy with mail, events can wait: they lie safe in the spools."""
 FLUSH_SECONDS = 10.0
 """At the end, events may take this long to reach control."""
 
 
 async def run_node(options: Options, drain: Drain) -> None:
     """Run the node until the drain is set."""
+    os.nice(NICENESS)
     node = Node(options, drain)
     await node.start()
     notify("READY=1")

@@ -7,11 +7,15 @@ characters cannot forge a line, and long ones are cut. Never log secrets or mess
 Limits: a value is cut at ``MAX_VALUE`` characters.
 """
 
+import contextlib
+import json
 import logging
+import re
 import sys
+import threading
 import time
 from collections.abc import MutableMapping
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import msgspec
 import structlog

@@ -310,6 +310,10 @@ class SqliteStore:
         """Try again on a fresh connection: a failed fsync must not be retried on the old one."""
         if self._closed:
             return
+        # What was asked for meanwhile with a waiter is refused now: a sick spool must answer at once.
+        waiting = [change for change in self._pending if change.on_done is not None]
+        self._pending = [change for change in self._pending if change.on_done is None]
+        self._refuse(waiting, SpoolError("the spool is not healthy"))
         try:
             self._writer.close()
             self._writer = connect(self._file.path)
@@ -317,10 +321,7 @@ class SqliteStore:
             log.error("spool_still_failing", file=self._file.path.name, error=str(error))
             self._loop.call_later(PROBE_SECONDS, self._probe)
             return
-        # What was asked for meanwhile with a waiter is refused now: a sick spool must answer at once.
-        waiting = [change for change in self._pending if change.on_done is not None]
-        self._pending = [change for change in self._pending if change.on_done is None] or [Change()]
-        self._refuse(waiting, SpoolError("the spool is not healthy"))
+        self._pending = self._pending or [Change()]
         self._begin()
 
     def _scalar(self, query: str) -> int:

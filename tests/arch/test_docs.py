@@ -5,12 +5,14 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from mta.runtime import options
 from tests.arch import pages
 from tests.arch.source import ROOT, SHIPPED, modules
 
 _CITATION = re.compile(r"\bRFC[ -]?(\d{3,5})\b")
 _NAME = re.compile(r"^[A-Za-z0-9._-]+")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
+_TOML = re.compile(r"^```toml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _PIN = re.compile(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+")
 STANDARDS = ROOT / "mta" / "doc" / "standards.md"
 SKIPPED = {".venv", "var", "build", "dist", ".git", ".hypothesis"}
@@ -73,6 +75,15 @@ def test_constraints_pin_everything_and_name_no_place() -> None:
     assert [line for line in lines if not _PIN.fullmatch(line)] == []
     pinned = {_name(line) for line in lines}
     assert {name for names in _project().values() for name in names} <= pinned
+
+
+def test_the_configurations_in_pages_load(tmp_path: Path) -> None:
+    examples = [text for page in _pages() for text in _TOML.findall(page.read_text())]
+    assert examples
+    for example in examples:
+        file = tmp_path / "example.toml"
+        file.write_text(example)
+        options.load(file, {})
 
 
 def test_links_lead_somewhere() -> None:

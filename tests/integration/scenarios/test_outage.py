@@ -1,7 +1,6 @@
 """PostgreSQL, control or the node go away under load: mail does not notice, and afterwards the books are complete."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,11 +76,8 @@ async def test_mail_goes_on_while_control_and_node_are_killed_again_and_again(
 async def test_an_account_without_a_lease_is_told_to_try_again_while_control_is_away(
     tmp_path: Path, fast_sink: FastSink
 ) -> None:
-    def kill(stack: Stack) -> Callable[[], None]:
-        return stack.control.kill
-
     with installation(tmp_path / "stack", fast_sink.port, workers=1) as stack:
-        await asyncio.to_thread(kill(stack))
+        await asyncio.to_thread(stack.control.kill)
         load = Load(stack.smtp_port, 5, 1)
         async with asyncio.TaskGroup() as group:
             group.create_task(load.run())

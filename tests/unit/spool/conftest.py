@@ -1,13 +1,22 @@
 """A spool in a folder of the test's own."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 
 from mta.spool import sqlite
 from mta.spool.sqlite import SqliteStore
 from tests.unit.spool.rows import open_store
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What is logged, kept in memory: while the kernel refuses to write, the runner's own output would fail too."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
 
 
 @pytest.fixture

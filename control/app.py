@@ -6,6 +6,7 @@ embedded server stop.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -53,10 +54,13 @@ HEALTH_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 """Between attempts to reach a database that is away at the start."""
 TOKEN_OCTETS = 32
+NICENESS = 5
+"""Where control shares a machine with workers, mail goes first; an embedded PostgreSQL inherits this."""
 
 
 async def serve(options: Options, drain: Drain) -> None:
     """Run control until ``drain`` stops it. Raises OptionsError if it cannot start."""
+    os.nice(NICENESS)
     check_complete(catalogue.method_paths())
     sealer = load(options.path("secrets", "sealing.key"))
     operator_token = secrets.ensure(options.path("secrets", "operator.token"), TOKEN_OCTETS)

@@ -8,6 +8,7 @@ import asyncio
 import gc
 import ipaddress
 import os
+import sqlite3
 import ssl
 import time
 from collections.abc import Callable
@@ -224,7 +225,10 @@ class Worker:
     async def _refresh(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
-            self._policy.refresh()
+            try:
+                self._policy.refresh()
+            except sqlite3.Error as error:
+                log.error("policy_not_refreshed", error=str(error))
 
 
 def retry_schedule(options: Options) -> RetrySchedule:

@@ -67,12 +67,14 @@ class _Lease:
 class _Account:
     """What is known of one tenant's credits here."""
 
-    __slots__ = ("amount", "leases", "left", "refill", "refused_until", "request_id", "since")
+    __slots__ = ("amount", "granted", "leases", "left", "refill", "refused_until", "request_id", "since")
 
     def __init__(self) -> None:
         self.leases: list[_Lease] = []
         self.left = 0
         self.amount = FIRST_AMOUNT
+        self.granted = False
+        """A lease has come since the amount was last adapted."""
         self.since = time.monotonic()
         self.refused_until = 0.0
         self.refill: asyncio.Task[None] | None = None
@@ -121,7 +123,7 @@ class Credits:
                 break
         account.left -= count
         self._retire(account)
-        if account.left < account.amount // 2:
+        if account.left < account.amount // 2 and time.monotonic() >= account.refused_until:
             self._renew(tenant, account)
         return spent
 
@@ -129,13 +131,13 @@ class Credits:
         """The message was not stored: nothing is spent."""
         account = self._account(tenant)
         known = {lease.lease_id: lease for lease in (*account.leases, *self._finished)}
+        corrected: dict[int, _Lease] = {}
         for lease_id in spent:
-            lease = known[lease_id]
-            if lease in self._finished:
-                self._finished.remove(lease)
-                account.leases.append(lease)
+            lease = corrected[lease_id] = known[lease_id]
+            self._reopen(account, lease)
             lease.used -= 1
             account.left += 1
+        self._correct(tenant, corrected.values())
 
     async def wait(self, tenant: str, count: int) -> None:
         """Wait until ``count`` credits are here. Raises Refusal when they cannot be had, or not in time."""
@@ -159,17 +161,17 @@ class Credits:
         released = account.left
         if not released:
             return 0
+        undo: list[tuple[_Lease, int]] = []
 
         def on_done(result: Receipt | SpoolError) -> None:
-            if returned.done():
-                return
-            if isinstance(result, SpoolError):
-                returned.set_exception(result)
-            else:
+            if isinstance(result, SpoolError):  # whether or not the caller still waits
+                self._keep(tenant, account, undo)
+                if not returned.done():
+                    returned.set_exception(result)
+            elif not returned.done():
                 returned.set_result(released)
 
         change = Change(on_done)
-        undo: list[tuple[_Lease, int]] = []
         now_ms = time.time_ns() // 1_000_000
         for lease in account.leases:
             rest = lease.amount - lease.used
@@ -181,14 +183,7 @@ class Credits:
         account.left = 0
         self._retire(account)
         self._store.write(change)
-        try:
-            return await returned
-        except SpoolError:
-            for lease, rest in undo:
-                lease.amount += rest
-                self._reopen(account, lease)
-                account.left += rest
-            raise
+        return await returned
 
     def acknowledged(self, sequence: int) -> None:
         """Control has recorded the outbox up to here: finished leases it has heard all about are forgotten."""
@@ -210,6 +205,21 @@ class Credits:
             self._finished += [lease for lease in account.leases if lease.used == lease.amount]
             account.leases = [lease for lease in account.leases if lease.used < lease.amount]
 
+    def _keep(self, tenant: str, account: _Account, undo: Iterable[tuple[_Lease, int]]) -> None:
+        """A recall was not stored: what it was to give back is here as before."""
+        for lease, rest in undo:
+            lease.amount += rest
+            self._reopen(account, lease)
+            account.left += rest
+        self._correct(tenant, [lease for lease, _ in undo])
+
+    def _correct(self, tenant: str, leases: Iterable[_Lease]) -> None:
+        """Put leases on record as they are: a commit that failed may have left other figures in the file."""
+        change = Change()
+        change.leases += [LeaseRow(lease.lease_id, tenant, lease.amount, lease.used) for lease in leases]
+        if change.leases:
+            self._store.write(change)
+
     def _reopen(self, account: _Account, lease: _Lease) -> None:
         if lease in self._finished:
             self._finished.remove(lease)
@@ -218,7 +228,9 @@ class Credits:
     def _renew(self, tenant: str, account: _Account, count: int = 1) -> "asyncio.Task[None]":
         """Ask for a lease in the background, once at a time."""
         if account.refill is None or account.refill.done():
-            self._adapt(account)
+            if account.granted:
+                account.granted = False
+                self._adapt(account)
             name = f"lease-{tenant}"
             account.refill = self._tasks.start(self._refill(tenant, account, max(count, account.amount)), name)
         return account.refill
@@ -241,6 +253,8 @@ class Credits:
             granted = await self._acquire(tenant, amount, account.request_id)
         except Refusal as refusal:
             LEASES.labels(refusal.reason.value).inc()
+            if refusal.reason is Reason.FAILED_PRECONDITION:
+                account.request_id = ""  # it stands for a lease that cannot be had any more
             if refusal.reason is Reason.INSUFFICIENT_CREDITS:
                 account.request_id = ""
                 account.refused_until = time.monotonic() + REFUSED_SECONDS
@@ -249,12 +263,11 @@ class Credits:
             account.refused_until = 0.0
             await asyncio.sleep(min(1.0, WAIT_SECONDS / 5))
             return
-        account.request_id = ""
         LEASES.labels("granted").inc()
         await self._record(tenant, account, granted)
 
     async def _record(self, tenant: str, account: _Account, granted: GrantedLease) -> None:
-        """Put a lease on record before anything is spent of it."""
+        """Put a lease on record before anything is spent of it. If that fails it is asked for again."""
         recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def on_done(result: Receipt | SpoolError) -> None:
@@ -263,6 +276,8 @@ class Credits:
             if isinstance(result, SpoolError):
                 log.error("lease_not_recorded", lease_id=granted.lease_id, error=str(result))
                 return
+            account.request_id = ""
+            account.granted = True
             account.leases.append(_Lease(granted.lease_id, granted.amount, 0, 0))
             account.left += granted.amount
 

@@ -119,10 +119,16 @@ class Intake:
         try:
             self.ready()
             message = self._complete(submission)
+            stored = self._store_message(message, answer)
         except Refusal as refusal:
             answer(refusal)
             return
-        if not self._store_message(message, answer):
+        except Exception:
+            # A mistake of ours must not leave the peer without an answer, nor a stop waiting for one.
+            log.exception("intake_broke", tenant=submission.line[0].tenant_id)
+            answer(Refusal(Reason.INTERNAL, "the message could not be taken; try again later"))
+            return
+        if not stored:
             self._tasks.start(self._store_later(message, answer), "intake-waits-for-credits")
 
     def check(self, submission: Submission) -> None:
@@ -201,7 +207,7 @@ class Intake:
                 answer(Refusal(Reason.NOT_STORED, "the message could not be stored; try again later", retry_after=5.0))
                 return
             if not message.parked:
-                self._queue.add(message.queued(), message.content)
+                self._deliver(message)
             source = message.submission.origin.source
             _ACCEPTED[source].inc()
             _RECIPIENTS[source].inc(len(message.recipient_ids))
@@ -214,10 +220,20 @@ class Intake:
         if taken is None:
             return False
         spent += taken
-        message.parked = not self._queue.has_room(len(message.content))
-        message.fill(change, sequences, spent)
+        try:
+            message.parked = not self._queue.has_room(len(message.content))
+            message.fill(change, sequences, spent)
+        except BaseException:
+            self._credits.give_back(tenant, spent)
+            raise
         self._store.write(change)
         return True
+
+    def _deliver(self, message: "_Message") -> None:
+        try:
+            self._queue.add(message.queued(), message.content)
+        except Exception:  # it is stored, and whoever sent it has to hear that; the next run delivers it
+            log.exception("delivery_not_begun", id=message.recipient_ids[0])
 
 
 MAX_ADDED_BYTES = 16_384
@@ -243,10 +259,11 @@ class _Message:
 
     def _flags(self) -> int:
         flags = 0 if self.content.isascii() else MessageFlag.EIGHT_BIT
-        addresses = (*self.submission.recipients, *filter(None, (self.submission.sender,)))
-        # Raw 8-bit header fields of clients that know nothing of SMTPUTF8 go out as they came.
+        sender = self.submission.sender
+        # Raw 8-bit header fields of clients that know nothing of SMTPUTF8 go out as they came. A recipient that needs
+        # it needs it for itself: delivery sees that.
         international = self.submission.smtputf8 and not self.headers.is_ascii
-        if international or any(address.needs_smtputf8 for address in addresses):
+        if international or (sender is not None and sender.needs_smtputf8):
             flags |= MessageFlag.SMTPUTF8
         return int(flags)
 

@@ -79,7 +79,8 @@ class Settlement:
 
     def _record(self, job: Job, outcomes: Sequence[tuple[JobRecipient, Outcome]], kinds: Sequence[EventKind]) -> None:
         now_ms = time.time_ns() // 1_000_000
-        change = Change()
+        # Released when it is durable: until then the queue would find on file that they are still to be tried.
+        change = Change(on_stored=lambda: self._release_all(outcomes))
         failed: list[tuple[JobRecipient, Outcome]] = []
         for (recipient, outcome), kind in zip(outcomes, kinds, strict=True):
             attempt, next_ms = recipient.attempts + 1, 0
@@ -98,6 +99,8 @@ class Settlement:
         if failed and self._bounces.owed(job):
             self._bounces.add(change, job, failed, now_ms)
         self._store.write(change)
+
+    def _release_all(self, outcomes: Sequence[tuple[JobRecipient, Outcome]]) -> None:
         for recipient, _ in outcomes:
             self._release(recipient.recipient_id)
 

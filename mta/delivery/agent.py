@@ -62,7 +62,7 @@ class DeliveryAgent:
         for site in self._sites.values():
             self._forget(site.take_waiting())
             site.close_idle()
-        while self._connections() and time.monotonic() < deadline:
+        while any(site.open_connections for site in self._sites.values()) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
             for site in self._sites.values():
                 site.close_idle()
@@ -112,6 +112,7 @@ class DeliveryAgent:
         if site is None:
             site = Site(answer, self._rules, self, self._dialer, self._store, self._tasks)
             self._sites[answer.site] = site
+        site.route = answer  # the newest order of its hosts
         site.submit(job)
 
     def _forget(self, jobs: Sequence[Job]) -> None:
@@ -127,7 +128,10 @@ class DeliveryAgent:
             await asyncio.sleep(SWEEP_SECONDS)
             now = time.monotonic()
             for name, site in list(self._sites.items()):
-                site.sweep(now)
+                try:
+                    site.sweep(now)
+                except Exception:  # one site's trouble must not end the watch over the others
+                    log.exception("sweep_broke", site=name)
                 if site.unused and now - site.last_used > SITE_SECONDS:
                     del self._sites[name]
             CONNECTIONS.set(self._connections())

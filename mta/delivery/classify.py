@@ -37,7 +37,8 @@ def of_result(result: RecipientResult, host: str) -> Outcome:
         kind = OutcomeKind.BOUNCED
     else:
         kind = OutcomeKind.DEFERRED
-    return Outcome(kind, code, _enhanced(reply), reply.text, said_by, stage, host)
+    said = code if said_by is SaidBy.REMOTE else None
+    return Outcome(kind, said, _enhanced(reply), reply.text, said_by, stage, host)
 
 
 def of_refusal(reply: Reply, stage: events.Stage, host: str) -> Outcome:

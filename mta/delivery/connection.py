@@ -17,6 +17,7 @@ from mta.smtp.events import (
     EhloDone,
     ProtocolError,
     SessionRefused,
+    Stage,
     StartTlsRefused,
     TlsReady,
     TransactionDone,
@@ -43,6 +44,9 @@ class ConnectionOwner(Protocol):
 
     def finished(self, connection: "OutgoingConnection", job: Job, done: TransactionDone) -> None:
         """A job has ended, well or badly; the connection may have died with it."""
+
+    def returned(self, connection: "OutgoingConnection", job: Job) -> None:
+        """The connection had died before the server answered anything to a job; ``lost`` follows."""
 
     def lost(self, connection: "OutgoingConnection") -> None:
         """The connection is gone. A job it had has been reported as finished before."""
@@ -147,12 +151,13 @@ class OutgoingConnection(asyncio.Protocol):
         """Begin a transaction. Raises ValueError, with the connection still good, when the job must not be sent."""
         content = job.content
         assert content is not None
+        recipients = tuple([recipient.address for recipient in job.recipients])
         transaction = Transaction(
             job.sender,
-            tuple([recipient.address for recipient in job.recipients]),
+            recipients,
             content,
             body8bit=bool(job.flags & MessageFlag.EIGHT_BIT),
-            smtputf8=bool(job.flags & MessageFlag.SMTPUTF8),
+            smtputf8=bool(job.flags & MessageFlag.SMTPUTF8) or not all(map(str.isascii, recipients)),
         )
         self._session.send(transaction)
         self.job = job
@@ -196,6 +201,12 @@ class OutgoingConnection(asyncio.Protocol):
         self.jobs_done += 1
         self.owner.finished(self, job, done)
 
+    def _return(self) -> None:
+        """A server that closed an idle connection, as it may, has taken nothing of the job."""
+        job, self.job = self.job, None
+        if job is not None and self.owner is not None:
+            self.owner.returned(self, job)
+
     def _end(self, why: str) -> None:
         """The connection will carry nothing more: report a job under way, then the loss."""
         if self._gone:
@@ -204,7 +215,9 @@ class OutgoingConnection(asyncio.Protocol):
         if self.owner is None:
             self._opening.put_nowait(ProtocolError(why, self._session.stage))
         done = self._session.lost(Reply(451, "4.4.2", why))
-        if done is not None:
+        if done is not None and why is LOST and self.jobs_done and done.results[0].stage is Stage.MAIL:
+            self._return()
+        elif done is not None:
             self._finish(done)
         if self.owner is not None:
             self.owner.lost(self)

@@ -126,7 +126,7 @@ class Dialer:
         except SessionEnded as error:
             connection.close()
             raise NotConnected(self._ended(error, connection, host)) from error
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ValueError) as error:  # ValueError: a host name that TLS cannot carry
             connection.close()
             why = "the connection timed out" if isinstance(error, TimeoutError) else _reason(error)
             raise NotConnected(classify.of_connect(f"{host.name} [{address}]: {why}", host.name)) from error
@@ -172,5 +172,6 @@ class Dialer:
         return classify.of_connect(f"{host.name}: {error}", host.name)
 
 
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error) or type(error).__name__).lower()
+def _reason(error: OSError | ValueError) -> str:
+    words = error.strerror if isinstance(error, OSError) else None
+    return (words or str(error) or type(error).__name__).lower()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mta.delivery import classify
-from mta.delivery.connection import OutgoingConnection
+from mta.delivery.connection import LOST, OutgoingConnection
 from mta.delivery.dial import Dialer, NotConnected
 from mta.message.outcome import Outcome
 from mta.queues.jobs import Job, JobRecipient
@@ -20,9 +20,12 @@ from mta.routing.router import Route
 from mta.runtime.lifecycle import Tasks
 from mta.runtime.log import get_logger
 from mta.smtp.events import TransactionDone
-from mta.spool.records import SpoolError, Store
+from mta.spool.records import Store
 
 log = get_logger(__name__)
+
+DIAL_PAUSE_SECONDS = 1.0
+"""After a connection could not be made no other is tried for this long: a site that refuses is not to be flooded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,18 @@ class Site:
         self._connections: set[OutgoingConnection] = set()
         self._idle: list[tuple[OutgoingConnection, float]] = []
         self._dialing = 0
+        self._dial_from = 0.0
         self._loading = 0
 
     @property
     def connections(self) -> int:
         """Connections open or being opened."""
         return len(self._connections) + self._dialing
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that may carry a transaction."""
+        return len(self._connections)
 
     @property
     def unused(self) -> bool:
@@ -102,13 +111,16 @@ class Site:
         for connection in list(self._connections):
             if connection.job is not None:
                 connection.expire(now)
-        keep = []
-        for connection, since in self._idle:
+        # Closing one may give jobs to others, so those that stay are put in order first.
+        entries, self._idle = self._idle, []
+        late: list[OutgoingConnection] = []
+        for connection, since in entries:
             if now - since > self._rules.idle_seconds or not connection.idle:
-                connection.close()
+                late.append(connection)
             else:
-                keep.append((connection, since))
-        self._idle = keep
+                self._idle.append((connection, since))
+        for connection in late:
+            connection.close()
         if self._ready:
             self.dispatch()
 
@@ -144,6 +156,10 @@ class Site:
             else:
                 self._next(connection)
 
+    def returned(self, connection: OutgoingConnection, job: Job) -> None:
+        """A connection kept from earlier was dead when the job came: this was no attempt, another one makes it."""
+        self._ready.put_back(job)
+
     def lost(self, connection: OutgoingConnection) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
@@ -154,64 +170,82 @@ class Site:
     # -- jobs and connections ----------------------------------------------------------------------------------------
 
     def _next(self, connection: OutgoingConnection) -> None:
-        job = None if self._owner.paused else self._ready.take()
-        if job is None:
-            self._idle.append((connection, time.monotonic()))
-        elif job.content is None:
-            self._loading += 1
-            self._tasks.start(self._load(connection, job), "load-content")
-        else:
-            self._assign(connection, job)
+        while not self._owner.paused and (job := self._ready.take()) is not None:
+            if job.content is None:
+                self._loading += 1
+                self._tasks.start(self._load(connection, job), "load-content")
+                return
+            if self._assign(connection, job):
+                return
+        self._idle.append((connection, time.monotonic()))
 
-    def _assign(self, connection: OutgoingConnection, job: Job) -> None:
+    def _assign(self, connection: OutgoingConnection, job: Job) -> bool:
+        """Begin a job; False if it can never be sent, and is settled."""
         try:
             connection.assign(job)
         except ValueError as error:
             log.error("message_cannot_be_sent", id=job.message_id, error=str(error))
-            outcome = classify.of_unsendable(f"the message cannot be sent: {error}")
-            self._owner.settle(job, [(recipient, outcome) for recipient in job.recipients])
-            self._next(connection)
+            self._settle(job, classify.of_unsendable(f"the message cannot be sent: {error}"))
+            return False
+        return True
 
     async def _load(self, connection: OutgoingConnection, job: Job) -> None:
         """Read the content that memory does not have, then go on."""
         try:
             job.content = await self._store.content(job.message_id)
-        except SpoolError as error:
+        except Exception as error:
             log.error("content_unreadable", id=job.message_id, error=str(error))
         finally:
             self._loading -= 1
         if job.content is None:
-            self._defer([job], classify.of_local("the message could not be read from storage", "4.3.0"))
-            if connection.idle:
-                self._next(connection)
-        elif connection.idle:
-            self._assign(connection, job)
-        else:
+            self._settle(job, classify.of_local("the message could not be read from storage", "4.3.0"))
+        elif self._owner.paused or not connection.idle:
             self._ready.put_back(job)
+        elif self._assign(connection, job):
+            return
+        if connection.idle:
+            self._next(connection)
+        else:
             self.dispatch()
 
     def _may_open(self) -> bool:
-        return not self._owner.paused and self.connections < self._rules.connections and self._owner.may_connect()
+        return (
+            not self._owner.paused
+            and self.connections < self._rules.connections
+            and self._owner.may_connect()
+            and time.monotonic() >= self._dial_from
+        )
 
     async def _open(self) -> None:
         try:
             connection = await self._dialer.dial(self.route)
         except NotConnected as error:
             self._dialing -= 1
-            if not self.connections:
-                self._defer(self._ready.take_all(), error.outcome)
+            self._not_opened(error.outcome)
+            return
+        except Exception as error:
+            log.exception("dial_broke", site=self.route.site)
+            self._dialing -= 1
+            self._not_opened(classify.of_connect(f"no connection could be made: {type(error).__name__}", None))
             return
         except BaseException:
             self._dialing -= 1
             raise
         self._dialing -= 1
+        if not connection.idle:
+            connection.close()  # the server has said goodbye already
+            self._not_opened(classify.of_connect(f"{connection.host}: {LOST}", connection.host))
+            return
         self._connections.add(connection)
         connection.owner = self
-        if connection.idle:
-            self._next(connection)
-        else:
-            connection.close()  # the server has said goodbye already
+        self._next(connection)
 
-    def _defer(self, jobs: Sequence[Job], outcome: Outcome) -> None:
-        for job in jobs:
-            self._owner.settle(job, [(recipient, outcome) for recipient in job.recipients])
+    def _not_opened(self, outcome: Outcome) -> None:
+        """Without any connection nothing can be sent now; with some, the server wants no more of them."""
+        self._dial_from = time.monotonic() + DIAL_PAUSE_SECONDS
+        if not self.connections:
+            for job in self._ready.take_all():
+                self._settle(job, outcome)
+
+    def _settle(self, job: Job, outcome: Outcome) -> None:
+        self._owner.settle(job, [(recipient, outcome) for recipient in job.recipients])

@@ -8,7 +8,6 @@ a peer that does not read its replies is cut off the same way.
 """
 
 import asyncio
-import ssl
 import time
 from typing import TYPE_CHECKING, cast
 
@@ -56,6 +55,8 @@ class Connection(asyncio.Protocol):
         self._esmtp = False
         self._auth_failures = 0
         self._handshaking = False
+        self._deciphering = False
+        self._early = b""
         self._reading = True
         self._writable = True
         self.peer = ""
@@ -86,6 +87,9 @@ class Connection(asyncio.Protocol):
         session = self._session
         assert session is not None
         self.last_active = time.monotonic()
+        if self._handshaking:
+            self._received_early(data)
+            return
         session.feed(data)
         self._advance(session)
 
@@ -114,8 +118,10 @@ class Connection(asyncio.Protocol):
         """Close if the peer has been silent, or deaf, for too long."""
         if now - self.last_active < idle_seconds or self._transport is None:
             return
-        if self._session is None or self._handshaking or not self._writable:
+        if self._session is None or self._session.closing or self._handshaking or not self._writable:
             self._transport.abort()
+            if self._handshaking:
+                self.connection_lost(None)  # not told by every loop
         elif not self._session.awaiting_reply:
             self._close_with(codes.TIMED_OUT)
 
@@ -231,11 +237,21 @@ class Connection(asyncio.Protocol):
     def _start_tls(self, session: ServerSession) -> None:
         session.reply(codes.START_TLS)
         # Reading stops before the 220 leaves: the handshake's first bytes belong to the TLS layer alone (RFC 3207 §4).
-        self._handshaking = True
+        self._handshaking = not session.closing
         self._pace()
         self._flush()
-        if not session.closing:
+        if self._handshaking:
             self._listener.tasks.start(self._handshake(session), "smtp-starttls")
+
+    def _received_early(self, data: bytes) -> None:
+        """Bytes before the handshake's task went on: a fast client's first command, behind its last handshake record.
+
+        Clear text that got past the pause in reading is an injection (RFC 3207 §5).
+        """
+        if self._deciphering:
+            self._early += data
+        elif self._transport is not None:
+            self._transport.abort()
 
     async def _handshake(self, session: ServerSession) -> None:
         transport = self._transport
@@ -244,14 +260,18 @@ class Connection(asyncio.Protocol):
             return
         loop = asyncio.get_running_loop()
         try:
+            # The TLS layer takes the connection over before this first waits: what comes from now on is deciphered.
+            self._deciphering = True
             secured = await loop.start_tls(
                 transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
             )
-        except (ssl.SSLError, OSError, TimeoutError) as error:
+        except Exception as error:
             log.info("tls_handshake_failed", peer=self.peer, error=str(error))
             transport.abort()
+            self.connection_lost(error)  # a loss during the handshake is not told by the loop
             return
-        if secured is None:
+        if secured is None or self._transport is None:
+            self.connection_lost(None)
             return
         self._transport = secured
         self._transaction = None
@@ -259,9 +279,12 @@ class Connection(asyncio.Protocol):
         if not self._trusted:
             self._tenant = ""
         session.tls_started()
-        self._handshaking = False
+        self._handshaking = self._deciphering = False
         self._reading = True
         self.last_active = time.monotonic()
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
 
     # -- writing and pacing ------------------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ class OutboxPusher:
         self._worker: worker_services.WorkerServiceAsyncStub = worker_services.WorkerServiceStub(worker)
         self._thread = ThreadPoolExecutor(1, f"outbox-{index}")
         self._connection: sqlite3.Connection | None = None
+        self._inode = 0
         self._holder = ""
         self._cursor = 0
 
@@ -75,6 +76,8 @@ class OutboxPusher:
                 log.warning("journal_push_failed", worker=self._index, reason=error.details())
             except sqlite3.Error as error:
                 log.error("outbox_unreadable", worker=self._index, error=str(error))
+            except Exception:  # such as a row of a kind that this version does not know
+                log.exception("outbox_not_pushed", worker=self._index)
             await asyncio.sleep(pause)
 
     async def drained(self) -> bool:
@@ -110,14 +113,26 @@ class OutboxPusher:
 
     def _read(self) -> list[OutboxRow]:
         """The next events in order; blocking, in this pusher's thread."""
+        try:
+            inode = self._spool.stat().st_ino
+        except FileNotFoundError:
+            inode = 0
+        if inode != self._inode and self._connection is not None:
+            self._connection.close()  # the spool was moved aside: the worker makes another, which begins anew
+            self._connection, self._cursor = None, 0
+        self._inode = inode
+        if not inode:
+            return []
         if self._connection is None:
-            if not self._spool.exists():
-                return []
             connection = connect(self._spool, read_only=True)
-            if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-                connection.close()  # the worker is just making it
-                return []
-            row = connection.execute("SELECT value FROM meta WHERE key = 'holder'").fetchone()
+            try:
+                if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+                    connection.close()  # the worker is just making it
+                    return []
+                row = connection.execute("SELECT value FROM meta WHERE key = 'holder'").fetchone()
+            except BaseException:
+                connection.close()
+                raise
             self._connection, self._holder = connection, row[0]
         query = "SELECT * FROM outbox WHERE sequence > ? ORDER BY sequence LIMIT ?"
         return [OutboxRow(*row) for row in self._connection.execute(query, (self._cursor, BATCH))]

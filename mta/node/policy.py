@@ -1,9 +1,11 @@
 """Keeps the policy replica in step with control's stream of changes.
 
-While control is away, the workers go on with the last good replica, and this comes back by itself.
+While control is away, or the replica cannot be written, the workers go on with the last good replica, and this comes
+back by itself.
 """
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -60,6 +62,8 @@ class PolicyFollower:
             except (grpc.aio.AioRpcError, TimeoutError) as error:
                 reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else "silence"
                 log.warning("policy_stream_lost", reason=reason)
+            except sqlite3.Error as error:
+                log.error("policy_not_written", error=str(error))
             CONNECTED.set(0)
             await asyncio.sleep(RECONNECT_SECONDS)
 

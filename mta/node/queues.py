@@ -8,6 +8,7 @@ import hmac
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ import grpc
 from barua.mta.v1 import queue_service_pb2 as pb
 from barua.mta.v1 import queue_service_pb2_grpc as services
 
+from mta.message.ids import MAX_ID
 from mta.node.convert import timestamp
 from mta.runtime.refusals import Reason, Refusal
 from mta.spool.schema import connect
@@ -117,13 +119,11 @@ class QueueService(services.QueueServiceServicer):
 def _query(spool: Path, query: str, parameters: dict[str, int | str]) -> Iterable[tuple[Any, ...]]:
     if not spool.exists():
         return []
-    connection = connect(spool, read_only=True)
     try:
-        return connection.execute(query, parameters).fetchall()
+        with closing(connect(spool, read_only=True)) as connection:
+            return connection.execute(query, parameters).fetchall()
     except sqlite3.Error as error:
         raise Refusal(Reason.UNAVAILABLE, "a spool cannot be read now; try again") from error
-    finally:
-        connection.close()
 
 
 def _page_size(wanted: int) -> int:
@@ -135,7 +135,7 @@ def _page_size(wanted: int) -> int:
 def _place(token: str) -> int:
     if not token:
         return 0
-    if not token.isdecimal() or len(token) > 19:
+    if not token.isdecimal() or len(token) > 19 or int(token) > MAX_ID:
         raise Refusal(Reason.INVALID_ARGUMENT, "page_token is not one of this list", field="page_token")
     return int(token)
 

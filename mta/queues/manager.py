@@ -26,6 +26,9 @@ PAGE = 1000
 """Recipients read from the spool at a time."""
 POLL_SECONDS = 0.5
 """Pause between looks for what has become due."""
+SETTLING_MS = 500
+"""What is due is read so much later: a row becomes durable a little after the time it is due from, and the place in the
+order of due times must not have moved past it by then. One that takes longer waits for the next rescan."""
 RESCAN_SECONDS = 60.0
 """From time to time the whole due part is looked through, for rows a clock that went back has put before our place."""
 
@@ -38,6 +41,9 @@ class QueueManager:
         self._delivery = delivery
         self._buffered_bytes = buffered_bytes
         self._active: set[int] = set()
+        self._released: set[int] = set()
+        """Those released since the page that is being read was asked for: it may show them as they were."""
+        self._resumed = False
         self._place = (0, 0)
         self._rescan_at = 0.0
         self._tasks = Tasks()
@@ -60,7 +66,8 @@ class QueueManager:
     def has_room(self, size: int) -> bool:
         """Whether a message of this size may go to delivery straight from memory."""
         return (
-            not self.paused
+            self._resumed
+            and not self.paused
             and len(self._active) < WINDOW_RECIPIENTS
             and self._delivery.active_bytes + size <= self._buffered_bytes
         )
@@ -73,28 +80,34 @@ class QueueManager:
             self._delivery.submit(job)
 
     def release(self, recipient_id: int) -> None:
-        """A recipient is settled: finished, or parked in the spool."""
+        """A recipient is settled, and that is durable: finished, or parked in the spool."""
         self._active.discard(recipient_id)
+        self._released.add(recipient_id)
 
     async def _run(self) -> None:
         await self._resume()
+        self._resumed = True
         while True:
             try:
                 more = self._store.healthy and await self._load_due()
-            except SpoolError as error:
-                log.error("queue_read_failed", error=str(error))
+            except Exception as error:
+                log.error("queue_read_failed", error=str(error), exc_info=not isinstance(error, SpoolError))
                 more = False
             await asyncio.sleep(0 if more else POLL_SECONDS)
 
     async def _resume(self) -> None:
-        """Bring back what the run before had in memory."""
+        """Bring back what the run before had in memory.
+
+        Meanwhile nothing new goes straight to delivery (``has_room``), or it would be found here and delivered twice.
+        """
         after = 0
         while True:
             await self._wait_for_room()
+            self._released.clear()
             try:
                 page = await self._store.fresh(after, PAGE)
-            except SpoolError as error:
-                log.error("queue_read_failed", error=str(error))
+            except Exception as error:
+                log.error("queue_read_failed", error=str(error), exc_info=not isinstance(error, SpoolError))
                 await asyncio.sleep(POLL_SECONDS)
                 continue
             if not page:
@@ -104,12 +117,13 @@ class QueueManager:
 
     async def _load_due(self) -> bool:
         """Take one page of what is due; True if there may be more."""
+        self._released.clear()
         if len(self._active) >= WINDOW_RECIPIENTS - PAGE:
             return False
         if time.monotonic() >= self._rescan_at:
             self._rescan_at = time.monotonic() + RESCAN_SECONDS
             self._place = (0, 0)
-        page = await self._store.due(time.time_ns() // 1_000_000, self._place, PAGE)
+        page = await self._store.due(time.time_ns() // 1_000_000 - SETTLING_MS, self._place, PAGE)
         if page:
             self._place = (page[-1].due_ms, page[-1].recipient_id)
             self._submit(page)
@@ -120,7 +134,12 @@ class QueueManager:
             await asyncio.sleep(POLL_SECONDS)
 
     def _submit(self, page: Sequence[QueuedRecipient]) -> None:
-        fresh = [recipient for recipient in page if recipient.recipient_id not in self._active]
+        active, released = self._active, self._released
+        fresh = [
+            recipient
+            for recipient in page
+            if recipient.recipient_id not in active and recipient.recipient_id not in released
+        ]
         self._active.update(recipient.recipient_id for recipient in fresh)
         for job in jobs_of(fresh, None):
             self._delivery.submit(job)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mta.policy.records import ApiKey, KeyAlgorithm, Login, SealedKey, SenderDomain, Suppression, Tenant
+from mta.replica.writer import VERSION
 
 V = TypeVar("V")
 
@@ -21,7 +22,7 @@ CACHE_SIZE = 50_000
 
 
 class ReplicaMissing(Exception):
-    """There is no replica yet: the node has not written one."""
+    """There is no replica yet that can be used: the node has not written one."""
 
 
 class ReplicaReader:
@@ -31,7 +32,15 @@ class ReplicaReader:
         if not path.exists():
             raise ReplicaMissing(f"{path} is not there yet; start the node")
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
-        self._connection.execute("PRAGMA query_only = ON")
+        try:
+            self._connection.execute("PRAGMA query_only = ON")
+            ready = self._connection.execute("PRAGMA user_version").fetchone()[0] == VERSION
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise ReplicaMissing(f"{path} cannot be read: {error}") from error
+        if not ready:  # the node is about to make it, or to make it anew
+            self._connection.close()
+            raise ReplicaMissing(f"{path} is not filled yet; start the node")
         self._version = -1
         self._revision = 0
         self._tenants: dict[str, Tenant | None] = {}

@@ -128,4 +128,10 @@ class _Transaction:
         self._connection.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._connection.execute("COMMIT" if kind is None else "ROLLBACK")
+        try:
+            if kind is None:
+                self._connection.execute("COMMIT")
+        finally:
+            # A commit that failed leaves the transaction open or not, as SQLite thinks fit.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")

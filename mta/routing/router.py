@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mta.routing.ports import DnsFailure, MxRecord, NameMissing, Resolver
+from mta.runtime.log import get_logger
+
+log = get_logger(__name__)
 
 ROUTE_SECONDS = 300.0
 """A route found through the DNS is used this long."""
 FAILURE_SECONDS = 30.0
-"""A failure is remembered this long, so that a queue for a dead name does not ask once per message."""
+"""That there is nowhere to go is remembered this long, so that a queue for a dead name does not ask once per message."""
+OUTAGE_SECONDS = 5.0
+"""That the DNS gave no answer, this long: what comes in when it works again should not have to wait for its retry."""
 MAX_ROUTES = 100_000
 """Routes kept at most."""
 MAX_HOSTS = 20
@@ -93,8 +98,7 @@ class Router:
         answer = self.cached(domain)
         if answer is None:
             answer = await self._look_up(domain)
-            seconds = FAILURE_SECONDS if isinstance(answer, RouteFailure) else ROUTE_SECONDS
-            self._keep(domain, answer, seconds)
+            self._keep(domain, answer, _seconds(answer))
         return answer
 
     def _keep(self, domain: str, answer: Route | RouteFailure, seconds: float) -> None:
@@ -119,6 +123,9 @@ class Router:
             return RouteFailure(True, 550, "5.1.2", f"the domain {domain} does not exist")
         except DnsFailure as error:
             return RouteFailure(False, 451, "4.4.3", f"the DNS gave no answer for {domain}: {error}")
+        except Exception:
+            log.exception("route_broke", domain=domain)
+            return RouteFailure(False, 451, "4.4.3", f"the way to {domain} could not be found")
         return self._from_mx(domain, records)
 
     def _from_mx(self, domain: str, records: tuple[MxRecord, ...]) -> Route | RouteFailure:
@@ -138,6 +145,12 @@ class Router:
         return Route(f"mx:{domain}", (Host(domain, self._port, False),), TlsPolicy.OPPORTUNISTIC)
 
 
+def _seconds(answer: Route | RouteFailure) -> float:
+    if isinstance(answer, Route):
+        return ROUTE_SECONDS
+    return FAILURE_SECONDS if answer.permanent else OUTAGE_SECONDS
+
+
 def _site(records: Sequence[MxRecord]) -> str:
     """The hosts by preference: domains that would try the same hosts in another order are another site."""
     ranks: dict[int, set[str]] = {}
@@ -147,4 +160,4 @@ def _site(records: Sequence[MxRecord]) -> str:
 
 
 def _static_route(route: StaticRoute) -> Route:
-    return Route(f"route:{route.host}:{route.port}", (Host(route.host, route.port, True),), route.tls)
+    return Route(f"route:{route.host}:{route.port}:{route.tls}", (Host(route.host, route.port, True),), route.tls)

@@ -129,10 +129,14 @@ def run(main: Callable[[Drain], Awaitable[None]]) -> None:
 
 
 def notify(state: str) -> None:
-    """Tell systemd something, such as ``READY=1``; does nothing when not started by it (sd_notify(3))."""
+    """Tell systemd something, such as ``READY=1``; does nothing when not started by it (sd_notify(3)). Never raises."""
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.connect("\0" + path[1:] if path.startswith("@") else path)
-        channel.sendall(state.encode())
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.connect("\0" + path[1:] if path.startswith("@") else path)
+            channel.sendall(state.encode())
+    except OSError as error:
+        # Whoever started us has gone; that must not keep us from draining.
+        log.warning("notify_failed", state=state, error=str(error))

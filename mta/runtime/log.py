@@ -95,7 +95,7 @@ def _escaped(match: re.Match[bytes]) -> bytes:
 
 
 class _Output:
-    """Writes lines. A log on a full disk or a closed pipe must not undo what it tells of, so failures are passed over."""
+    """Writes lines. A log on a full disk or closed pipe must not undo what it tells of, so failures are passed over."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

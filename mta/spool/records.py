@@ -26,7 +26,7 @@ class MessageFlag(IntEnum):
     EIGHT_BIT = 1
     """The content has octets above 127."""
     SMTPUTF8 = 2
-    """It may only go to servers that offer SMTPUTF8 (RFC 6531)."""
+    """It may only go to servers that offer SMTPUTF8 (RFC 6531); so may a recipient that is not ASCII."""
     BOUNCE = 4
     """It is a bounce message of ours."""
 

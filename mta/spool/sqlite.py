@@ -34,10 +34,6 @@ PROBE_SECONDS = 0.5
 """Pause before a sick spool is tried again."""
 CLOSE_SECONDS = 30.0
 """A sick spool may keep a stopping process this long; what it holds then is as after a crash."""
-GATHER_SECONDS = 0.002
-"""Under load a commit waits this long for company: fewer commits, each for more changes."""
-GATHER_FROM = 4
-"""Load is when the last transaction had so many changes; a lone change never waits."""
 MAX_BATCH = 1000
 """Changes in one transaction: bounds how long the loop is busy inserting."""
 
@@ -100,7 +96,6 @@ class SqliteStore:
         self._idle = asyncio.Event()
         self._idle.set()
         self._healthy = True
-        self._last_size = 0
         self._acknowledged = 0
         self._cleared = 0
         self._sequence = self._scalar("SELECT max(sequence) FROM outbox")
@@ -137,7 +132,7 @@ class SqliteStore:
         if not self._busy:
             self._busy = True
             self._idle.clear()
-            self._schedule()
+            self._loop.call_soon(self._begin)
 
     def acknowledge(self, sequence: int) -> None:
         """Control has recorded the outbox up to ``sequence``: drop that part with the next transaction."""
@@ -255,7 +250,6 @@ class SqliteStore:
             self._healthy = True
             HEALTHY.set(1)
             log.info("spool_recovered", file=self._file.path.name)
-        self._last_size = len(batch)
         self._next()
         self._tell(batch)
 
@@ -282,16 +276,10 @@ class SqliteStore:
 
     def _next(self) -> None:
         if self._pending:
-            self._schedule()
+            self._loop.call_soon(self._begin)
         else:
             self._busy = False
             self._idle.set()
-
-    def _schedule(self) -> None:
-        if self._last_size >= GATHER_FROM and len(self._pending) < MAX_BATCH:
-            self._loop.call_later(GATHER_SECONDS, self._begin)
-        else:
-            self._loop.call_soon(self._begin)
 
     def _failed(self, batch: list[Change], error: BaseException) -> None:
         COMMITS.labels("failed").inc()

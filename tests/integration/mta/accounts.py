@@ -74,9 +74,9 @@ class Account:
 
 
 class Accounts:
-    """Makes accounts. ``mail_host``: where the DNS says that mail for their domains goes."""
+    """Makes accounts. ``dns``: where to publish their records; ``mail_host``: their domains' mail server."""
 
-    def __init__(self, stack: Stack, dns: DnsServer, mail_host: str) -> None:
+    def __init__(self, stack: Stack, dns: DnsServer | None = None, mail_host: str = "") -> None:
         self._stack = stack
         self._dns = dns
         self._mail_host = mail_host
@@ -93,16 +93,17 @@ class Accounts:
         if credits_:
             operator.grant(tenant, credits_)
         operator.create_domain(tenant, domain, signing=signing)
-        self.publish(tenant, domain)
+        if self._dns is not None:
+            self._publish(self._dns, tenant, domain)
         wait_until(lambda: known(self._stack, tenant), f"every worker knows {tenant}", 10)
         return Account(self._stack, tenant, domain, credits_, key)
 
-    def publish(self, tenant: str, domain: str) -> None:
+    def _publish(self, dns: DnsServer, tenant: str, domain: str) -> None:
         """Put the records that control asks for into the DNS, and an MX."""
         for record in self._stack.operator.domain(tenant, domain).dns_records:
             if record.type == "TXT":
-                self._dns.set_text(record.owner, record.data)
-        self._dns.set(domain, "MX", f"10 {self._mail_host}.")
+                dns.set_text(record.owner, record.data)
+        dns.set(domain, "MX", f"10 {self._mail_host}.")
 
 
 def known(stack: Stack, tenant: str) -> bool:

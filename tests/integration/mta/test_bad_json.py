@@ -137,7 +137,7 @@ def test_a_sender_name_is_only_ever_a_name(account: Account, stack: Stack, sink:
     assert post(stack, "send", good(account, to=recipient, fromName=name))[0] == 200
     received = one(sink, recipient)
     assert [found.addr_spec for found in received.message["From"].addresses] == [f"noreply@{account.domain}"]
-    # The modern parser of Python 3.11 puts a space between encoded words (RFC 2047 §6.2 says none); the old one does not.
+    # The modern parser of Python 3.11 puts a space between encoded words, against RFC 2047 §6.2.
     (raw,) = [value for key, value in email.message_from_bytes(received.content).items() if key == "From"]
     assert str(make_header(decode_header(raw))) == f"{name} <noreply@{account.domain}>"
 

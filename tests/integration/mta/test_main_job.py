@@ -57,7 +57,8 @@ def test_a_message_arrives_unchanged_signed_charged_and_recorded(
 ) -> None:
     original = (
         f"From: News <{account.sender}>\r\nTo: someone@example.net\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n"
-        "X-Folded: one\r\n\ttwo\r\n  three\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+        "X-Folded: one\r\n\ttwo\r\n  three\r\n"
+        "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
     ).encode() + AWKWARD_BODY
     recipient = f"main-{account.tenant}@example.net"
     with stack.smtp(account.login) as client:
@@ -327,9 +328,7 @@ def test_an_account_sends_from_its_resellers_domain_but_not_from_its_siblings(
     assert parent.balance.consumed == 0
 
 
-def test_a_domain_that_is_not_signed_goes_out_as_it_came(
-    accounts: Accounts, stack: Stack, sink: RecordingSink
-) -> None:
+def test_a_domain_that_is_not_signed_goes_out_as_it_came(accounts: Accounts, stack: Stack, sink: RecordingSink) -> None:
     account = accounts.make(signing=False)
     recipient = f"unsigned-{account.tenant}@example.net"
     with stack.smtp(account.login) as client:

@@ -95,12 +95,18 @@ class Wire:
             assert answer.code == 250, answer
         assert self.ask("DATA").code == 354
 
-    def is_closed(self) -> bool:
-        """Wait until the server closes; False if it says something instead."""
+    def rest(self) -> list[Answer]:
+        """What the server still says before it closes."""
+        answers = []
         try:
-            return self.socket.recv(1) == b""
-        except ConnectionError:
-            return True
+            while True:
+                answers.append(self.reply())
+        except Closed:
+            return answers
+
+    def is_closed(self) -> bool:
+        """Wait until the server closes; False if it says something first."""
+        return self.rest() == []
 
     def close(self) -> None:
         """Close without a word."""

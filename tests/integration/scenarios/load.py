@@ -1,20 +1,21 @@
 """A client that sends many messages over several connections at once and keeps exact books of the answers.
 
-Every attempt has a token of its own in the message, ``number.attempt``, so what arrives tells which attempt it was. A
-message that was refused for now, or not answered because the connection broke, is sent again with a new token, until
-it is answered 250. ``rate`` messages per second at most; None: as fast as they are taken. For one event loop.
+Every attempt has a token of its own in the message, ``tenant.number.attempt``, so what arrives tells which attempt it
+was. A message that was refused for now, or not answered because the connection broke, is sent again with a new token
+until it is answered 250. At most ``rate`` messages per second; None: as fast as they are taken. For one event loop.
 
 Errors: ``Unexpected`` from ``run`` for a reply that no test allows for: a 5yz, or anything out of step.
 """
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
+from tests.integration.mta.accounts import Account
 from tests.integration.mta.wire import plain
-from tests.support.stack import ACCOUNT, DOMAIN, PASSWORD, Login
 
 REPLY_SECONDS = 60.0
 """A server that is slower than this hangs."""
@@ -31,18 +32,12 @@ class Temporary(Exception):
 
 
 class Load:
-    """``count`` messages from ``connections`` connections."""
+    """``count`` messages of an account over ``connections`` connections; None: until it is stopped."""
 
     def __init__(
-        self,
-        port: int,
-        count: int,
-        connections: int,
-        *,
-        domain: str = "example.net",
-        rate: float | None = None,
-        login: Login | None = None,
+        self, account: Account, connections: int, count: int | None = None, *, rate: float | None = None
     ) -> None:
+        self.account = account
         self.accepted: set[str] = set()
         """Tokens of attempts answered 250."""
         self.unanswered: set[str] = set()
@@ -51,12 +46,9 @@ class Load:
         """How often each temporary refusal was read, by its text."""
         self.broken = 0
         """Connections that broke, or could not be made."""
-        self._port = port
         self._connections = connections
-        self._domain = domain
         self._pause = 1 / rate if rate else 0.0
-        self._login = login or Login(ACCOUNT, PASSWORD)
-        self._numbers = iter(range(count))
+        self._numbers: Iterator[int] = itertools.count() if count is None else iter(range(count))
         self._next_at = 0.0
         self._stopped = False
 
@@ -76,7 +68,7 @@ class Load:
             try:
                 async with self._connection() as connection:
                     while number is not None:
-                        await self._send(connection, number, f"{number}.{attempt}")
+                        await self._send(connection, number, f"{self.account.tenant}.{number}.{attempt}")
                         number, attempt = self._take(), 0
             except Temporary as refusal:
                 self.refused[str(refusal)] += 1
@@ -89,12 +81,12 @@ class Load:
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator["_Connection"]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.account.stack.smtp_port)
         connection = _Connection(reader, writer)
         try:
             await connection.expect(220)
             await connection.ask("EHLO load.test", 250)
-            await connection.ask(f"AUTH PLAIN {plain(self._login)}", 235)
+            await connection.ask(f"AUTH PLAIN {plain(self.account.login)}", 235)
             yield connection
         finally:
             writer.close()
@@ -104,8 +96,8 @@ class Load:
     async def _send(self, connection: "_Connection", number: int, token: str) -> None:
         """One attempt."""
         await self._wait_for_turn()
-        recipient = f"r{number}@{self._domain}"
-        await connection.ask(f"MAIL FROM:<news@{DOMAIN}>\r\nRCPT TO:<{recipient}>\r\nDATA", 250, 250, 354)
+        recipient = f"r{number}@example.net"
+        await connection.ask(f"MAIL FROM:<{self.account.sender}>\r\nRCPT TO:<{recipient}>\r\nDATA", 250, 250, 354)
         try:
             await connection.ask(f"X-Token: {token}\r\nSubject: load\r\n\r\n{BODY.decode()}.", 250)
         except (OSError, EOFError):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,16 @@ from tests.support.fastsink import FastSink
 from tests.support.stack import ACCOUNT, ACCOUNT_CREDITS, DOMAIN, Stack, changed
 from tests.support.waiting import wait_until
 
-SPOOL_BYTES = 4 * 1024 * 1024
+SPOOL_BYTES = 8 * 1024 * 1024
+RESERVE_BYTES = SPOOL_BYTES // 2
 LARGE = "x" * 70 + "\r\n"
+
+
+@pytest.fixture
+def fast_sink() -> Iterator[FastSink]:
+    """The remote server of one test's installation."""
+    with FastSink() as sink:
+        yield sink
 
 
 def no_reserve(options: Options) -> Options:
@@ -25,20 +34,30 @@ def no_reserve(options: Options) -> Options:
     return changed(options, "mta.limits", spool_free_bytes=0)
 
 
-def send(stack: Stack, token: str, lines: int = 10) -> Answer:
+def send(stack: Stack, token: str, lines: int = 10, sender: str = f"news@{DOMAIN}") -> Answer:
     """Send one message over a connection of its own; the last reply."""
     with Wire(stack.smtp_port) as wire:
         if wire.greeting.code != 220:
             return wire.greeting
         wire.ask("EHLO client.test")
         wire.log_in(stack.login)
-        answer = wire.ask(f"MAIL FROM:<news@{DOMAIN}>")
+        answer = wire.ask(f"MAIL FROM:<{sender}>")
         if answer.code != 250:
             return answer
         wire.ask(f"RCPT TO:<{token}@example.net>")
         assert wire.ask("DATA").code == 354
         wire.send(f"X-Token: {token}\r\n\r\n{LARGE * lines}.\r\n".encode())
         return wire.reply()
+
+
+def refusal(stack: Stack, accepted: set[str]) -> Answer | None:
+    """Send one more message: its refusal, or its token goes into ``accepted``."""
+    token = f"message-{len(accepted)}"
+    answer = send(stack, token)
+    if answer.code != 250:
+        return answer
+    accepted.add(token)
+    return None
 
 
 def check_books(stack: Stack, sink: FastSink, sent: set[str]) -> None:
@@ -65,11 +84,11 @@ def small_disk(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def filled(folder: Path) -> Iterator[None]:
-    """No room is left on the file system of ``folder``."""
+def filled(folder: Path, left_bytes: int = 0) -> Iterator[None]:
+    """Only so much room is left on the file system of ``folder``."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
+        while shutil.disk_usage(folder).free > left_bytes:
             file.write(b"\0" * 4096)
     try:
         yield
@@ -128,23 +147,45 @@ def test_mail_is_refused_before_the_disk_is_full_and_outcomes_still_find_room(
     tmp_path: Path, fast_sink: FastSink
 ) -> None:
     def reserve(options: Options) -> Options:
-        return changed(options, "mta.limits", spool_free_bytes=SPOOL_BYTES // 2)
+        return changed(options, "mta.limits", spool_free_bytes=RESERVE_BYTES)
 
     folder = tmp_path / "stack" / "home" / "spool"
     with small_disk(folder), installation(tmp_path / "stack", fast_sink.port, workers=1, change=reserve) as stack:
         fast_sink.stop()
-        accepted = set()
-        for number in range(20):
-            if send(stack, f"queued-{number}", lines=2000).code != 250:
-                break
-            accepted.add(f"queued-{number}")
-        assert 5 <= len(accepted) < 20
-        refused = wait_until(lambda: _refused(stack), "mail is refused for lack of room", 5)
-        assert refused.code in (421, 452) and "no room for mail now" in refused.text, refused
-        fast_sink.start()
-        check_books(stack, fast_sink, accepted)
+        queued = {f"queued-{number}" for number in range(10)}
+        for token in queued:
+            assert send(stack, token).code == 250
+        with filled(folder, RESERVE_BYTES // 2):
+            # The room is looked at once a second.
+            refused = wait_until(lambda: refusal(stack, queued), "mail is refused", 5)
+            assert refused is not None and refused.code in (421, 452), refused
+            assert "no room for mail now" in refused.text
+            fast_sink.start()
+            fast_sink.wait(len(queued))
+            stack.wait_until_empty()
+        wait_until(lambda: send(stack, "after").code == 250, "there is room again", 5)
+        check_books(stack, fast_sink, queued | {"after"})
 
 
-def _refused(stack: Stack) -> Answer | None:
-    answer = send(stack, "no-room", lines=1)
-    return None if answer.code == 250 else answer
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount a small file system")
+def test_everything_comes_back_when_the_disk_of_all_state_was_full(tmp_path: Path, fast_sink: FastSink) -> None:
+    folder = tmp_path / "stack" / "home"
+    with small_disk(folder), installation(tmp_path / "stack", fast_sink.port, workers=1, change=no_reserve) as stack:
+        assert send(stack, "before").code == 250
+        stack.wait_until_empty()
+        with filled(folder):
+            assert send(stack, "refused", lines=2000).code == 451
+            stack.operator.create_domain(ACCOUNT, "while-full.test")
+            wait_until(lambda: "policy_not_written" in stack.node.log_end(), "the replica could not be written", 5)
+        wait_until(lambda: send(stack, "after", sender="news@while-full.test").code == 250, "all is well again", 10)
+        check_books(stack, fast_sink, {"before", "after"})
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount a small file system")
+def test_logs_that_cannot_be_written_stop_nothing(tmp_path: Path, fast_sink: FastSink) -> None:
+    folder = tmp_path / "stack" / "home" / "log"
+    with small_disk(folder), installation(tmp_path / "stack", fast_sink.port, workers=1) as stack, filled(folder):
+        sent = {f"unlogged-{number}" for number in range(20)}
+        for token in sent:
+            assert send(stack, token).code == 250
+        check_books(stack, fast_sink, sent)

@@ -8,10 +8,10 @@ import base64
 import binascii
 import re
 
-MAX_LOGIN = 512
-"""Octets of user name and password together; the longest that control takes are 128 and 256 characters."""
+MAX_LOGIN = 4 * (128 + 256) + 1
+"""Octets of user name, colon and password; control takes 128 and 256 characters, UTF-8 has up to 4 octets for each."""
 
-_API_KEY = re.compile(r"[!-~]{1,200}")
+_API_KEY = re.compile(r"bk_[a-z2-7]{12}_[a-z2-7]{32}")
 
 
 def basic(headers: list[str]) -> str | None:
@@ -30,7 +30,7 @@ def basic(headers: list[str]) -> str | None:
     except (binascii.Error, ValueError):
         return None
     username, colon, _ = text.partition(":")
-    if not username or not colon or len(login) > MAX_LOGIN or not text.isprintable():
+    if not username or not colon or len(login) > MAX_LOGIN:
         return None
     return "Basic " + base64.b64encode(login).decode()
 

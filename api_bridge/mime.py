@@ -1,7 +1,8 @@
 """Composes an RFC 5322 message from structured parts.
 
 ``compose`` gives bytes with CRLF line ends that are 7-bit throughout: header text in encoded words, bodies as they are,
-quoted-printable or base64, whichever is smallest. An HTML body gets a text part derived from it. From, Date and
+quoted-printable or base64, whichever is smallest. An HTML body gets a text part derived from it, unless it is longer
+than ``plaintext.MAX_SOURCE``: then the message is HTML only. From, Date and
 Message-ID are left to the MTA, which adds what is missing.
 
 Nothing a client gives can add a header field or a MIME part: every header value goes through ``fieldtext``, boundaries
@@ -52,7 +53,8 @@ _CONTENT_TYPE = re.compile(
     re.IGNORECASE,
 )
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
-_ASCII = bytes(range(128))
+_KEPT = bytes({*b"\t\n", *range(32, 127)} - {*b"="})
+"""Octets that quoted-printable writes as themselves (RFC 2045 §6.7)."""
 _TYPES = MimeTypes()  # the built-in table only: the system's files differ from machine to machine
 
 
@@ -77,7 +79,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a message is made of. With ``html`` and no ``text``, the text part is derived."""
+    """What a message is made of. With ``html`` and no ``text``, the text part is derived (see above)."""
 
     subject: str
     to: Sequence[Mailbox]
@@ -141,7 +143,7 @@ def _custom(name: str, value: str) -> str:
 def _body(parts: Parts) -> bytes:
     if not parts.html:
         return _text_entity("plain", parts.text)
-    text = parts.text or plaintext.from_html(parts.html)
+    text = parts.text or (plaintext.from_html(parts.html) if len(parts.html) <= plaintext.MAX_SOURCE else "")
     if not text:
         return _text_entity("html", parts.html)
     return _multipart("alternative", [_text_entity("plain", text), _text_entity("html", parts.html)])
@@ -166,12 +168,22 @@ def _text_entity(subtype: str, text: str) -> bytes:
 
 def _encode(lines: bytes) -> tuple[str, bytes]:
     """The encoding for text with LF line ends, and that text encoded with CRLF (RFC 2045 §6)."""
-    if lines.isascii() and not _CONTROLS.search(lines) and max(map(len, lines.split(b"\n"))) <= MAX_TEXT_LINE:
+    if lines.isascii() and not _CONTROLS.search(lines) and _has_short_lines(lines):
         return "7bit", lines.replace(b"\n", b"\r\n")
-    # Quoted-printable makes three octets of each that is not ASCII, base64 four thirds of all.
-    if len(lines.translate(None, _ASCII)) * 6 <= len(lines):
+    # Quoted-printable makes three octets of each that it cannot keep, base64 four thirds of all.
+    if len(lines.translate(None, _KEPT)) * 6 <= len(lines):
         return "quoted-printable", binascii.b2a_qp(lines, istext=True).replace(b"\n", b"\r\n")
     return "base64", _base64(lines.replace(b"\n", b"\r\n"))
+
+
+def _has_short_lines(lines: bytes) -> bool:
+    """Whether no line of ``lines``, which end with LF, is too long to go unencoded. Looks at few lines of many."""
+    start = 0
+    while start < len(lines):
+        start = lines.rfind(b"\n", start, start + MAX_TEXT_LINE + 1) + 1
+        if not start:
+            return False
+    return True
 
 
 def _attached(attachment: Attachment) -> bytes:

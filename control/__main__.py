@@ -1,6 +1,7 @@
 """``python -m control serve [--config FILE]``: the control program."""
 
 import argparse
+import os
 from pathlib import Path
 
 from control.app import serve
@@ -9,6 +10,7 @@ from mta.runtime import lifecycle, log, options
 
 def main() -> None:
     """Read the command line and the options, and serve."""
+    os.umask(0o077)
     parser = argparse.ArgumentParser(prog="python -m control", description="The control plane of Barua.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("serve", help="serve gRPC until SIGTERM")

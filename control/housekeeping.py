@@ -2,10 +2,9 @@
 
 import asyncio
 
-from control.database import Connection, Database
+from control.database import FAILURES, Connection, Database
 from control.store import policy_log, request_log
 from mta.runtime.log import get_logger
-from mta.runtime.refusals import Refusal
 
 log = get_logger(__name__)
 
@@ -17,8 +16,8 @@ async def keep_house(database: Database) -> None:
     while True:
         try:
             await database.transact(_clear)
-        except Refusal as refusal:
-            log.warning("housekeeping_postponed", reason=refusal.message)
+        except FAILURES as error:
+            log.warning("housekeeping_postponed", error=type(error).__name__, text=str(error))
         await asyncio.sleep(PAUSE_SECONDS)
 
 

@@ -2,10 +2,14 @@
 
 ``verify`` remembers for ``CACHE_SECONDS`` which password belongs to which hash, by a keyed digest whose key lives in
 this process only: a client that authenticates each of its calls pays for the hash once. A changed password has another
-hash, so it counts at once.
+hash, so it counts at once. Calls that come together with the same password share one hash.
 
-Errors: UNAVAILABLE if more than ``MAX_WAITING`` hashes are asked for at once. Thread rules: the loop's thread; only the
-hashing is elsewhere.
+Somebody who guesses passwords of one username must not keep the others out. An attempt counts against its username
+before it is hashed, and no longer once it proved right; after ``MAX_FAILURES`` within ``FAILURE_SECONDS``, or with
+``MAX_PENDING`` under way, a username's attempts are refused without a hash. What is remembered as right is let in.
+
+Errors: RATE_LIMITED for a username with too many attempts, UNAVAILABLE if more than ``MAX_WAITING`` hashes are asked
+for at once. Thread rules: the loop's thread; only the hashing is elsewhere.
 """
 
 import asyncio
@@ -32,6 +36,42 @@ MAX_WAITING = 100
 """Hashes asked for at once, running or waiting: about a second of work."""
 CACHE_SECONDS = 60.0
 CACHE_SIZE = 10_000
+MAX_PENDING = 10
+"""Different passwords of one username that are being checked at once."""
+MAX_FAILURES = 20
+"""Wrong passwords of one username in ``FAILURE_SECONDS``."""
+FAILURE_SECONDS = 60.0
+MAX_COUNTED = 10_000
+"""Usernames whose attempts are counted."""
+
+
+class _Attempts:
+    """Attempts of one username that did not prove right, or not yet."""
+
+    __slots__ = ("failures", "pending", "until")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.pending = 0
+        self.until = 0.0
+
+    def begin(self) -> None:
+        """One more. Raises Refusal if that is too many."""
+        now = time.monotonic()
+        if now >= self.until:
+            self.failures, self.until = self.pending, now + FAILURE_SECONDS
+        if self.failures >= MAX_FAILURES:
+            raise _limited(self.until - now)
+        if self.pending >= MAX_PENDING:
+            raise _limited(1.0)
+        self.failures += 1
+        self.pending += 1
+
+    def end(self, right: bool) -> None:
+        """It is over; who knows the password starts afresh."""
+        self.pending -= 1
+        if right:
+            self.failures = self.pending
 
 
 class Passwords:
@@ -46,6 +86,10 @@ class Passwords:
         self._cache_key = os.urandom(32)
         # Digest of hash and password -> when it is forgotten; in the order of use.
         self._known: OrderedDict[bytes, float] = OrderedDict()
+        # Digest -> the check of it that is under way.
+        self._running: dict[bytes, asyncio.Task[bool]] = {}
+        # Username -> its attempts; in the order of use.
+        self._attempts: OrderedDict[str, _Attempts] = OrderedDict()
         self._decoy = self._hasher.hash(os.urandom(16).hex())
 
     def close(self) -> None:
@@ -56,19 +100,41 @@ class Passwords:
         """The hash to keep, in PHC string form."""
         return await self._in_thread(lambda: self._hasher.hash(password))
 
-    async def verify(self, password_hash: str | None, password: str) -> bool:
+    async def verify(self, username: str, password_hash: str | None, password: str) -> bool:
         """Whether the password belongs to the hash. None, for a user who does not exist, takes as long and is false."""
         stored = password_hash or self._decoy
         digest = hmac.digest(self._cache_key, f"{stored}\0{password}".encode("utf-8", "surrogatepass"), "sha256")
         if self._known.get(digest, 0.0) > time.monotonic():
             self._known.move_to_end(digest)
             return True
-        right = await self._in_thread(lambda: self._matches(stored, password)) and password_hash is not None
+        running = self._running.get(digest)
+        if running is None:
+            attempts = self._attempts_of(username)
+            attempts.begin()
+            running = asyncio.create_task(self._check(attempts, digest, stored, password))
+            self._running[digest] = running
+        # Shielded: others may wait for the same check.
+        return await asyncio.shield(running) and password_hash is not None
+
+    async def _check(self, attempts: _Attempts, digest: bytes, stored: str, password: str) -> bool:
+        right = False
+        try:
+            right = await self._in_thread(lambda: self._matches(stored, password))
+        finally:
+            attempts.end(right)
+            del self._running[digest]
         if right:
             self._known[digest] = time.monotonic() + CACHE_SECONDS
             if len(self._known) > CACHE_SIZE:
                 self._known.popitem(last=False)
         return right
+
+    def _attempts_of(self, username: str) -> _Attempts:
+        attempts = self._attempts.setdefault(username, _Attempts())
+        self._attempts.move_to_end(username)
+        if len(self._attempts) > MAX_COUNTED:
+            self._attempts.popitem(last=False)
+        return attempts
 
     def _matches(self, password_hash: str, password: str) -> bool:
         try:
@@ -84,3 +150,9 @@ class Passwords:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
             self._waiting -= 1
+
+
+def _limited(seconds: float) -> Refusal:
+    return Refusal(
+        Reason.RATE_LIMITED, "too many wrong log-ins with this username; try again later", retry_after=max(1.0, seconds)
+    )

@@ -23,6 +23,7 @@ from mta.delivery.agent import DeliveryAgent
 from mta.delivery.dial import Dialer, DialRules
 from mta.delivery.site import SiteRules
 from mta.ingress.auth import Authenticator
+from mta.ingress.budget import ReceiveBudget
 from mta.ingress.listener import Listener, ListenerRules
 from mta.message.ids import IdMaker
 from mta.queues.manager import QueueManager
@@ -180,8 +181,9 @@ class Worker:
     async def _listen(self) -> None:
         context = tls_context(self._options)
         self._authenticator = Authenticator(self._policy)
+        budget = ReceiveBudget(self._options.mta.limits.buffered_bytes)
         self._listeners = [
-            Listener(self._listener_rules(listener), self._intake, self._policy, self._authenticator, context)
+            Listener(self._listener_rules(listener), self._intake, self._policy, self._authenticator, context, budget)
             for listener in self._options.mta.listeners
         ]
         for listener, rules in zip(self._listeners, self._options.mta.listeners, strict=True):

@@ -123,8 +123,10 @@ async def _ensure_credits(operator: Operator, plan: TenantPlan) -> None:
     entries = credit_service_pb2.ListLedgerEntriesRequest(tenant=plan.name, page_size=1)
     if (await operator.call(stub.ListLedgerEntries, entries)).entries:
         return
+    # The same id for everybody who gets here: two first starts at once grant once.
+    request_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"barua:{plan.name}:first start"))
     request = credit_service_pb2.GrantCreditsRequest(
-        tenant=plan.name, amount=plan.credits, note="first start", request_id=str(uuid.uuid4())
+        tenant=plan.name, amount=plan.credits, note="first start", request_id=request_id
     )
     await operator.call(stub.GrantCredits, request)
 

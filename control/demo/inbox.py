@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import email.errors
 import email.header
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -173,6 +174,7 @@ def _listen_http(options: Options) -> socket.socket:
 
 def main() -> None:
     """Parse the command line and run."""
+    os.umask(0o077)
     parser = argparse.ArgumentParser(prog="control.demo.inbox")
     parser.add_argument("--config", type=Path)
     arguments = parser.parse_args()

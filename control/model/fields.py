@@ -1,6 +1,7 @@
 """Checks of single fields. Each returns the value in its kept form or raises the INVALID_ARGUMENT Refusal."""
 
 import re
+import unicodedata
 import uuid
 
 from control.model.names import is_tenant_id
@@ -61,11 +62,11 @@ def username(value: str, field: str = "username") -> str:
 
 
 def password(value: str, field: str = "password") -> str:
-    """The password of a login."""
+    """The password of a login: no control characters, which forms and protocols drop or change (RFC 8265 §4.2)."""
     if not MIN_PASSWORD <= len(value) <= MAX_PASSWORD:
         raise invalid(field, f"{field} must have {MIN_PASSWORD} to {MAX_PASSWORD} characters")
-    if "\0" in value:
-        raise invalid(field, f"{field} must not contain NUL, which SASL PLAIN cannot carry")
+    if any(unicodedata.category(char) == "Cc" for char in value):
+        raise invalid(field, f"{field} must not contain control characters")
     return value
 
 

@@ -80,9 +80,9 @@ class PolicyServicer(PolicyServiceServicer):
         yield WatchPolicyResponse(snapshot_end=policy_service_pb2.SnapshotEnd(revision=head.revision))
 
     async def _follow(self, subscriber: Subscriber, lineage: str, position: int) -> AsyncIterator[WatchPolicyResponse]:
-        """Everything after ``position``, until the process stops."""
+        """Everything after ``position``, until the process stops or the history is another one."""
         next_progress = 0.0
-        while not subscriber.closed:
+        while not subscriber.ended:
             for tenant_id in subscriber.take_recalls():
                 yield WatchPolicyResponse(recall=policy_service_pb2.LeaseRecall(tenant_id=tenant_id))
             if subscriber.revision > position:
@@ -92,20 +92,38 @@ class PolicyServicer(PolicyServiceServicer):
                 continue
             if time.monotonic() >= next_progress:
                 next_progress = time.monotonic() + PROGRESS_SECONDS
+                await self._check_history(lineage, position)
                 yield WatchPolicyResponse(progress=policy_service_pb2.Progress(revision=position))
             await subscriber.changed(max(0.0, next_progress - time.monotonic()))
-        raise Refusal(Reason.UNAVAILABLE, "control is stopping; connect again", retry_after=1.0)
+        raise _cannot_go_on()
+
+    async def _check_history(self, lineage: str, position: int) -> None:
+        try:
+            head = await self._database.transact(policy_log.head)
+        except Refusal:
+            return  # the database is away; a node that keeps its stream hears at once of what comes after
+        _check(head, lineage, position)
 
     async def _batch_after(self, lineage: str, position: int) -> policy_service_pb2.ChangeBatch:
         async def read(connection: Connection) -> policy_service_pb2.ChangeBatch:
-            head = await policy_log.head(connection)
             logged = await policy_log.changes_after(connection, position, BATCH)
-            if not logged or not head.can_continue(lineage, position):
-                raise Refusal(Reason.UNAVAILABLE, "the stream cannot go on from here; connect again for a snapshot")
+            # After the changes: then a log that was cut between the two reads is seen to be cut.
+            _check(await policy_log.head(connection), lineage, position)
+            if not logged:
+                raise _cannot_go_on()
             changes = await records.changes_of(connection, [change.key for change in logged])
             return policy_service_pb2.ChangeBatch(changes=changes, revision=logged[-1].revision)
 
         return await self._database.transact(read)
+
+
+def _check(head: Head, lineage: str, position: int) -> None:
+    if not head.can_continue(lineage, position):
+        raise _cannot_go_on()
+
+
+def _cannot_go_on() -> Refusal:
+    return Refusal(Reason.UNAVAILABLE, "the stream cannot go on from here; connect again", retry_after=1.0)
 
 
 def _checked_node(node: str) -> str:

@@ -90,6 +90,7 @@ class CreditServicer(CreditServiceServicer):
         return await self._recalls.settled(
             lambda: self._mutations.run(request, credit_service_pb2.TransferCreditsResponse, effect),
             TRANSFER_WAIT_SECONDS,
+            hold=True,
         )
 
     async def ListLedgerEntries(

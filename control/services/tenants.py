@@ -58,7 +58,7 @@ class TenantServicer(TenantServiceServicer):
             return _to_proto(made)
 
         return await self._recalls.settled(
-            lambda: self._mutations.run(request, tenant_pb2.Tenant, effect), TRANSFER_WAIT_SECONDS
+            lambda: self._mutations.run(request, tenant_pb2.Tenant, effect), TRANSFER_WAIT_SECONDS, hold=True
         )
 
     async def GetTenant(self, request: tenant_service_pb2.GetTenantRequest, context: _Context) -> tenant_pb2.Tenant:

@@ -113,6 +113,8 @@ async def _settle_credits(connection: Connection, holder: uuid.UUID, events: Ite
     returned: dict[int, int] = {}
     tenants: dict[int, str] = {}
     for event in events:
+        if event.credits and not event.lease_id:
+            raise _unsound(holder, 0, "credits without a lease")
         if event.lease_id:
             amounts = returned if event.kind is EventKind.LEASE_RELEASED else spent
             amounts[event.lease_id] = amounts.get(event.lease_id, 0) + event.credits

@@ -3,6 +3,9 @@
 The epoch of a holder is a fencing token: each start of the holder has a higher one, and only the latest may acquire.
 A lease's rest is ``amount - spent - returned``. Only the journal (``store.journal``) spends and returns, and
 ``open_holder`` returns what never reached its holder; nothing returns a lease on a timer: its holder may have spent it.
+
+``recall`` can hold an account: until ``let_go``, and for ``HOLD_SECONDS`` at most, nothing is leased of it. A pause
+follows each hold, so that transfers one after another cannot keep a sender without credits for longer than it waits.
 """
 
 import uuid
@@ -12,14 +15,18 @@ from dataclasses import dataclass
 from control.database import Connection, Row
 from control.model.credits import Account, Movement, lease_amount
 from control.store import ledger
-from control.store.ledger import CreditsLeased, Posting
+from control.store.ledger import CreditsHeld, CreditsLeased, Posting
 from control.store.tenants import not_found
 from mta.runtime.refusals import Reason, Refusal
 
 RECALL_CHANNEL = "barua_recall"
 """NOTIFY channel that asks nodes for leases back; the payload is the tenant id."""
 RETURNED_CHANNEL = "barua_returned"
-"""NOTIFY channel that tells of leases that came back; the payload is the tenant id."""
+"""NOTIFY channel that tells of leases that came back or may be had again; the payload is the tenant id."""
+HOLD_SECONDS = 2.0
+"""Longest hold: workers wait five seconds for a lease."""
+PAUSE_SECONDS = 1.0
+"""After a hold, before the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,8 @@ async def acquire(
 ) -> Lease:
     """Reserve up to ``wanted`` credits; the same request id gets the same lease.
 
-    Raises CreditsLeased if all there are belong to other holders' leases, INSUFFICIENT_CREDITS if there are none.
+    Raises CreditsHeld while the account is held, CreditsLeased if all there are belong to other holders' leases or are
+    coming back from this one's, INSUFFICIENT_CREDITS if there are none.
     """
     seen = await connection.fetchval("SELECT epoch FROM holder WHERE holder_id = $1 FOR KEY SHARE", holder)
     if seen is None or epoch != seen:
@@ -77,9 +85,12 @@ async def acquire(
     earlier = await _earlier(connection, holder, tenant_id, request_id)
     if earlier is not None:
         return earlier
+    held, called_back = await _hold(connection, tenant_id)
+    if held:
+        raise CreditsHeld(tenant_id)
     amount = lease_amount(wanted, balances[tenant_id].available)
     if amount == 0:
-        if await _others_have(connection, holder, tenant_id):
+        if (called_back and balances[tenant_id].reserved) or await _others_have(connection, holder, tenant_id):
             raise CreditsLeased(tenant_id)
         raise ledger.insufficient(balances[tenant_id], wanted)
     return await _grant(connection, holder, epoch, tenant_id, amount, request_id)
@@ -122,13 +133,48 @@ async def settle(
         [spent.get(lease.lease_id, 0) for lease in leases],
         [returned.get(lease.lease_id, 0) for lease in leases],
     )
-    for tenant_id in {posting.tenant_id for posting in release}:
-        await connection.execute("SELECT pg_notify($1, $2)", RETURNED_CHANNEL, tenant_id)
+    for tenant_id in {posting.tenant_id for posting in release if posting.tenant_id}:
+        await _tell_returned(connection, tenant_id)
 
 
-async def recall(connection: Connection, tenant_id: str) -> None:
-    """Ask all nodes, through every control program, to have a tenant's unspent leases given back."""
+async def recall(connection: Connection, tenant_id: str, *, hold: bool = False) -> None:
+    """Ask all nodes, through every control program, to have a tenant's unspent leases given back.
+
+    With ``hold`` none is granted from this transaction on, unless one hold is too close after another.
+    """
+    if hold:
+        await connection.execute(
+            "UPDATE account SET held_until = now() + make_interval(secs => $2)"
+            " WHERE tenant_id = $1 AND held_until < now() - make_interval(secs => $3)",
+            tenant_id,
+            HOLD_SECONDS,
+            PAUSE_SECONDS,
+        )
     await connection.execute("SELECT pg_notify($1, $2)", RECALL_CHANNEL, tenant_id)
+
+
+async def let_go(connection: Connection, tenant_id: str) -> None:
+    """End a hold before its time; wake those who wait."""
+    await connection.execute(
+        "UPDATE account SET held_until = now() WHERE tenant_id = $1 AND held_until > now()", tenant_id
+    )
+    await _tell_returned(connection, tenant_id)
+
+
+async def _tell_returned(connection: Connection, tenant_id: str) -> None:
+    await connection.execute("SELECT pg_notify($1, $2)", RETURNED_CHANNEL, tenant_id)
+
+
+async def _hold(connection: Connection, tenant_id: str) -> tuple[bool, bool]:
+    """Whether an account is held, and whether it was a moment ago, so that leases are still coming back."""
+    row = await connection.fetchrow(
+        "SELECT held_until > now() AS held, held_until > now() - make_interval(secs => $2) AS called_back"
+        " FROM account WHERE tenant_id = $1",
+        tenant_id,
+        PAUSE_SECONDS,
+    )
+    assert row is not None, "the account is locked"
+    return row["held"], row["called_back"]
 
 
 async def _earlier(connection: Connection, holder: uuid.UUID, tenant_id: str, request_id: uuid.UUID) -> Lease | None:

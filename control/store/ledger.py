@@ -4,7 +4,8 @@ A ledger transaction is a set of postings that sum to zero. The database itself 
 ``account`` as the sums of the postings, refuses a negative one, and refuses to change or delete an entry (triggers in
 the migration). Whoever posts locks the accounts first with ``lock``, which orders them so that two cannot deadlock.
 
-Errors: INSUFFICIENT_CREDITS; ``CreditsLeased`` if the credits are there but out with workers.
+Errors: INSUFFICIENT_CREDITS; ``CreditsLeased`` if the credits are there but out with workers, ``CreditsHeld`` if they
+are being called back from there.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,10 @@ class CreditsLeased(Exception):
     def __init__(self, tenant_id: str) -> None:
         super().__init__(tenant_id)
         self.tenant_id = tenant_id
+
+
+class CreditsHeld(CreditsLeased):
+    """The tenant's credits wait for a transfer and are not leased now."""
 
 
 @dataclass(frozen=True, slots=True)

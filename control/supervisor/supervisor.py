@@ -61,8 +61,8 @@ def prepare(options: Options) -> Options:
         files = authority.ensure(options.path("tls"))
         tls = TlsFiles(certificate_file=str(files.certificate), key_file=str(files.key))
     options = effective.derive(options, tls)
-    postgres.stop(options.home_path, fast_seconds=10.0)
     addresses.check(options)
+    postgres.stop(options.home_path, fast_seconds=10.0)
     return options
 
 
@@ -184,7 +184,10 @@ class Supervisor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._options.database.url == "embedded":
             seconds = 0.0 if self._killed else 10.0
-            await asyncio.to_thread(postgres.stop, self._options.home_path, seconds)
+            try:
+                await asyncio.to_thread(postgres.stop, self._options.home_path, seconds)
+            except OptionsError as error:  # ours has ended, so this one was here before us
+                self._say(f"PostgreSQL is left alone: {error}")
 
     def _own(self, keeping: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(keeping)

@@ -67,7 +67,7 @@ class _Lease:
 class _Account:
     """What is known of one tenant's credits here."""
 
-    __slots__ = ("amount", "granted", "leases", "left", "refill", "refused_until", "request_id", "since")
+    __slots__ = ("amount", "granted", "leases", "left", "recalls", "refill", "refused_until", "request_id", "since")
 
     def __init__(self) -> None:
         self.leases: list[_Lease] = []
@@ -76,6 +76,7 @@ class _Account:
         self.granted = False
         """A lease has come since the amount was last adapted."""
         self.since = time.monotonic()
+        self.recalls = 0
         self.refused_until = 0.0
         self.refill: asyncio.Task[None] | None = None
         self.request_id = ""
@@ -161,6 +162,9 @@ class Credits:
         released = account.left
         if not released:
             return 0
+        # What goes back can be had again: that there was nothing more than this to be had no longer counts.
+        account.recalls += 1
+        account.refused_until = 0.0
         undo: list[tuple[_Lease, int]] = []
 
         def on_done(result: Receipt | SpoolError) -> None:
@@ -249,6 +253,7 @@ class Credits:
             return
         # The same request id until there is an answer: a lost answer is the same lease again, not a second one.
         account.request_id = account.request_id or str(uuid.uuid4())
+        recalls = account.recalls
         try:
             granted = await self._acquire(tenant, amount, account.request_id)
         except Refusal as refusal:
@@ -257,7 +262,8 @@ class Credits:
                 account.request_id = ""  # it stands for a lease that cannot be had any more
             if refusal.reason is Reason.INSUFFICIENT_CREDITS:
                 account.request_id = ""
-                account.refused_until = time.monotonic() + REFUSED_SECONDS
+                if account.recalls == recalls:
+                    account.refused_until = time.monotonic() + REFUSED_SECONDS
                 return
             log.warning("lease_not_renewed", tenant=tenant, left=account.left, reason=refusal.message)
             account.refused_until = 0.0

@@ -138,6 +138,9 @@ class Intake:
 
     def _complete(self, submission: Submission) -> "_Message":
         """Check the content and make the message as it is stored. Raises Refusal."""
+        limit = self._rules.message_bytes
+        if len(submission.content) > limit:
+            raise Refusal(Reason.MESSAGE_TOO_LARGE, f"the message is larger than {limit} bytes", field="content")
         now_ms = time.time_ns() // 1_000_000
         recipient_ids = tuple(self._ids.next(now_ms) for _ in submission.recipients)
         try:
@@ -155,9 +158,6 @@ class Intake:
         content = full.content
         if domain is not None:
             content = self._signer.signatures(domain, full, now_ms // 1000) + content
-        if len(content) > self._rules.message_bytes + MAX_ADDED_BYTES:
-            limit = self._rules.message_bytes
-            raise Refusal(Reason.MESSAGE_TOO_LARGE, f"the message is larger than {limit} bytes", field="content")
         return _Message(submission, full, content, recipient_ids, now_ms)
 
     def _prepare(self, submission: Submission, headers: Headers, message_id: int, now_ms: int) -> Headers:
@@ -221,7 +221,8 @@ class Intake:
             return False
         spent += taken
         try:
-            message.parked = not self._queue.has_room(len(message.content))
+            domains = [address.domain for address in message.submission.recipients]
+            message.parked = not self._queue.has_room(len(message.content), domains)
             message.fill(change, sequences, spent)
         except BaseException:
             self._credits.give_back(tenant, spent)
@@ -234,10 +235,6 @@ class Intake:
             self._queue.add(message.queued(), message.content)
         except Exception:  # it is stored, and whoever sent it has to hear that; the next run delivers it
             log.exception("delivery_not_begun", id=message.recipient_ids[0])
-
-
-MAX_ADDED_BYTES = 16_384
-"""What completing and signing may add to a message of the largest size."""
 
 
 class _Message:

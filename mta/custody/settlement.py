@@ -21,6 +21,10 @@ from mta.spool.records import Change, EventKind, OutboxRow, SpoolError, Store
 
 log = get_logger(__name__)
 
+CLOSE_SECONDS = 5.0
+"""Settling that still reads a message when the worker stops may take this long."""
+JUMP_SECONDS = 60.0
+"""A clock that moves so far against the monotonic one has jumped."""
 MAX_TEXT = 1000
 """Characters of a remote server's words that are kept."""
 
@@ -46,14 +50,18 @@ class Settlement:
         self._bounces = bounces
         self._release = release
         self._tasks = Tasks()
+        self._clock_offset = time.time() - time.monotonic()
+        self._keep_until = 0.0
 
     async def close(self) -> None:
-        """Stop; what is not settled stays queued and is tried again by the next run."""
+        """Finish what is being settled, then stop."""
+        await self._tasks.wait(CLOSE_SECONDS)
         await self._tasks.close()
 
     def settle(self, job: Job, outcomes: Sequence[tuple[JobRecipient, Outcome]]) -> None:
         """Record the outcomes of an attempt at the given recipients of a job."""
         now_ms = time.time_ns() // 1_000_000
+        self._watch_clock()
         kinds = [self._decide(job, recipient, outcome, now_ms) for recipient, outcome in outcomes]
         gives_up = any(kind in _GIVEN_UP for kind in kinds)
         if gives_up and job.content is None and self._bounces.owed(job):
@@ -63,9 +71,18 @@ class Settlement:
 
     def _decide(self, job: Job, recipient: JobRecipient, outcome: Outcome, now_ms: int) -> EventKind:
         kind = _KINDS[outcome.kind]
-        if kind is EventKind.DEFERRED and self._schedule.given_up(recipient.attempts + 1, now_ms - job.received_ms):
-            return EventKind.EXPIRED
-        return kind
+        if kind is not EventKind.DEFERRED or time.monotonic() < self._keep_until:
+            return kind
+        given_up = self._schedule.given_up(recipient.attempts + 1, now_ms - job.received_ms)
+        return EventKind.EXPIRED if given_up else kind
+
+    def _watch_clock(self) -> None:
+        """After the clock has jumped, nothing is given up for the length of a pause: every age may be wrong."""
+        offset = time.time() - time.monotonic()
+        if abs(offset - self._clock_offset) > JUMP_SECONDS:
+            log.warning("clock_jumped", seconds=round(offset - self._clock_offset))
+            self._keep_until = time.monotonic() + self._schedule.max_ms / 1000
+        self._clock_offset = offset
 
     async def _settle_with_content(
         self, job: Job, outcomes: Sequence[tuple[JobRecipient, Outcome]], kinds: Sequence[EventKind]

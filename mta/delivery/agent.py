@@ -6,6 +6,7 @@ recorded would be a duplicate later.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Sequence
 
@@ -47,6 +48,7 @@ class DeliveryAgent:
         self._sites: dict[str, Site] = {}
         self._unrouted: dict[str, list[Job]] = {}
         self._stopping = False
+        self._connections = 0
         self.active_recipients = 0
         self.active_bytes = 0
 
@@ -62,7 +64,7 @@ class DeliveryAgent:
         for site in self._sites.values():
             self._forget(site.take_waiting())
             site.close_idle()
-        while any(site.open_connections for site in self._sites.values()) and time.monotonic() < deadline:
+        while any(site.connections for site in self._sites.values()) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
             for site in self._sites.values():
                 site.close_idle()
@@ -77,7 +79,11 @@ class DeliveryAgent:
 
     def may_connect(self) -> bool:
         """Whether the worker has room for another connection."""
-        return self._connections() < self._connections_total
+        return self._connections < self._connections_total
+
+    def count_connections(self, change: int) -> None:
+        """So many more connections are open or being opened."""
+        self._connections += change
 
     def submit(self, job: Job) -> None:
         """Deliver a job as soon as its site has room."""
@@ -120,19 +126,18 @@ class DeliveryAgent:
             self.active_recipients -= len(job.recipients)
             self.active_bytes -= job.size
 
-    def _connections(self) -> int:
-        return sum(site.connections for site in self._sites.values())
-
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now = time.monotonic()
-            for name, site in list(self._sites.items()):
+            sites = list(self._sites.items())
+            random.shuffle(sites)  # when connections are short, every site gets its turn at them
+            for name, site in sites:
                 try:
                     site.sweep(now)
                 except Exception:  # one site's trouble must not end the watch over the others
                     log.exception("sweep_broke", site=name)
                 if site.unused and now - site.last_used > SITE_SECONDS:
                     del self._sites[name]
-            CONNECTIONS.set(self._connections())
+            CONNECTIONS.set(self._connections)
             ACTIVE.set(self.active_recipients)

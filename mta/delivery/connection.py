@@ -70,6 +70,8 @@ class OutgoingConnection(asyncio.Protocol):
         self._opening: asyncio.Queue[ClientEvent] = asyncio.Queue()
         """Events until the connection has an owner: a handful."""
         self._gone = False
+        self._unsent = 0
+        """Octets that waited to be written when the deadline was last put off."""
 
     # -- the transport's side ----------------------------------------------------------------------------------------
 
@@ -81,6 +83,7 @@ class OutgoingConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes from the server."""
         session = self._session
+        replies = session.replies_taken
         session.feed(data)
         while (event := session.next_event()) is not None:
             if type(event) is TransactionDone:
@@ -88,8 +91,9 @@ class OutgoingConnection(asyncio.Protocol):
             else:
                 self._other(event)
         self._flush()
-        late = self._final_dot_seconds if session.after_final_dot else self._command_seconds
-        self.deadline = time.monotonic() + late
+        if session.replies_taken != replies:  # octets alone are no progress
+            late = self._final_dot_seconds if session.after_final_dot else self._command_seconds
+            self.deadline = time.monotonic() + late
         if self.owner is not None and self.job is None and not session.reusable:
             self.close()
 
@@ -161,6 +165,7 @@ class OutgoingConnection(asyncio.Protocol):
         )
         self._session.send(transaction)
         self.job = job
+        self._unsent = 0
         self.deadline = time.monotonic() + self._command_seconds
         self._flush()
         # The session may know at once that the server cannot take it.
@@ -169,10 +174,16 @@ class OutgoingConnection(asyncio.Protocol):
                 asyncio.get_running_loop().call_soon(self._finish, event)
 
     def expire(self, now: float) -> None:
-        """Give up if the server is late."""
-        if now > self.deadline:
-            self._end(TIMED_OUT)
-            self.close()
+        """Give up if the server is late. One that still takes content, however slowly, is not."""
+        if now <= self.deadline:
+            return
+        unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        if 0 < unsent < self._unsent or (unsent and not self._unsent):
+            self._unsent = unsent
+            self.deadline = now + self._command_seconds
+            return
+        self._end(TIMED_OUT)
+        self.close()
 
     def close(self) -> None:
         """Say goodbye if that makes sense, and close."""

@@ -5,6 +5,7 @@ takes the next job in the same turn of the loop in which the last one ended. Whe
 left, everything that waits is deferred with the reason, each recipient on its own schedule.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from mta.spool.records import Store
 
 log = get_logger(__name__)
 
+DIAL_SECONDS = 120.0
+"""For one dial over all hosts and addresses of a route, greetings and TLS included."""
 DIAL_PAUSE_SECONDS = 1.0
 """After a connection could not be made no other is tried for this long: a site that refuses is not to be flooded."""
 
@@ -45,7 +48,10 @@ class SiteOwner(Protocol):
         """Nothing may be sent now: the spool could not record what becomes of it, or the worker stops."""
 
     def may_connect(self) -> bool:
-        """Whether the worker has room for another connection."""
+        """Whether the worker has room for another connection. Cheap."""
+
+    def count_connections(self, change: int) -> None:
+        """So many more connections are open or being opened; negative: fewer."""
 
     def settle(self, job: Job, outcomes: Sequence[tuple[JobRecipient, Outcome]]) -> None:
         """Record what became of a job."""
@@ -72,13 +78,13 @@ class Site:
         self._loading = 0
 
     @property
-    def connections(self) -> int:
-        """Connections open or being opened."""
+    def slots_used(self) -> int:
+        """Connections that are open or being opened."""
         return len(self._connections) + self._dialing
 
     @property
-    def open_connections(self) -> int:
-        """Connections that may carry a transaction."""
+    def connections(self) -> int:
+        """Connections that are open and may carry a transaction."""
         return len(self._connections)
 
     @property
@@ -104,6 +110,7 @@ class Site:
         while waiting > 0 and self._may_open():
             waiting -= 1
             self._dialing += 1
+            self._owner.count_connections(+1)
             self._tasks.start(self._open(), f"dial-{self.route.site}")
 
     def sweep(self, now: float) -> None:
@@ -130,12 +137,11 @@ class Site:
         for connection, _ in idle:
             connection.close()
 
-    def abandon(self) -> list[Job]:
-        """Close everything at once; the jobs that only waited, which stay queued in the spool."""
-        self.close_idle()
+    def abandon(self) -> None:
+        """Close everything at once; what only waited stays queued in the spool."""
+        self._ready.take_all()
         for connection in list(self._connections):
             connection.close()
-        return self._ready.take_all()
 
     def take_waiting(self) -> list[Job]:
         """The jobs that wait for a connection."""
@@ -162,7 +168,9 @@ class Site:
 
     def lost(self, connection: OutgoingConnection) -> None:
         """A connection is gone."""
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self._owner.count_connections(-1)
         self._idle = [entry for entry in self._idle if entry[0] is not connection]
         if self._ready:
             self.dispatch()
@@ -211,39 +219,48 @@ class Site:
     def _may_open(self) -> bool:
         return (
             not self._owner.paused
-            and self.connections < self._rules.connections
-            and self._owner.may_connect()
+            and self.slots_used < self._rules.connections
             and time.monotonic() >= self._dial_from
+            and self._owner.may_connect()
         )
 
     async def _open(self) -> None:
         try:
-            connection = await self._dialer.dial(self.route)
+            connection = await self._dial()
         except NotConnected as error:
-            self._dialing -= 1
             self._not_opened(error.outcome)
             return
         except Exception as error:
             log.exception("dial_broke", site=self.route.site)
-            self._dialing -= 1
             self._not_opened(classify.of_connect(f"no connection could be made: {type(error).__name__}", None))
             return
-        except BaseException:
-            self._dialing -= 1
-            raise
-        self._dialing -= 1
         if not connection.idle:
             connection.close()  # the server has said goodbye already
             self._not_opened(classify.of_connect(f"{connection.host}: {LOST}", connection.host))
             return
         self._connections.add(connection)
+        self._owner.count_connections(+1)
         connection.owner = self
         self._next(connection)
 
+    async def _dial(self) -> OutgoingConnection:
+        """A new connection. Raises NotConnected."""
+        try:
+            async with asyncio.timeout(DIAL_SECONDS):
+                return await self._dialer.dial(self.route)
+        except TimeoutError:
+            raise NotConnected(classify.of_connect("no server was ready for mail in time", None)) from None
+        finally:
+            self._dialing -= 1
+            self._owner.count_connections(-1)
+
     def _not_opened(self, outcome: Outcome) -> None:
-        """Without any connection nothing can be sent now; with some, the server wants no more of them."""
+        """Without any connection nothing can be sent now; with some, the server wants no more of them.
+
+        Others may be under way: with a steady trickle of mail there always is one, and nothing would ever be settled.
+        """
         self._dial_from = time.monotonic() + DIAL_PAUSE_SECONDS
-        if not self.connections:
+        if not self._connections:
             for job in self._ready.take_all():
                 self._settle(job, outcome)
 

@@ -43,6 +43,11 @@ MAX_FAILURES = 20
 MAX_COUNTED = 100_000
 """Peers and usernames whose failures are counted."""
 
+MAX_USERNAME = 320
+"""Characters of a username that is looked up."""
+MAX_PASSWORD = 1024
+"""Characters of a password that is hashed."""
+
 ATTEMPTS = Counter("barua_auth_attempts_total", "SMTP AUTH attempts.", ["result"])
 
 _WRONG = "wrong username or password"
@@ -67,6 +72,8 @@ class Authenticator:
 
     async def verify(self, username: str, password: str, peer: str) -> Login:
         """The login behind a username and password. Raises Refusal."""
+        if len(username) > MAX_USERNAME or len(password) > MAX_PASSWORD:
+            username, password = "", ""  # no login has one so long: not looked up, not counted, and wrong all the same
         login = self._policy.login(username)
         stored = login.password_hash if login is not None else self._decoy
         mark = self._mark(stored, password)
@@ -127,7 +134,10 @@ class Authenticator:
 
 def _network(peer: str) -> str:
     """The address, or its /64 for IPv6: whoever has one address of that has them all."""
-    address = ipaddress.ip_address(peer)
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:  # a peer that was gone before its address could be asked for
+        return peer
     if address.version == 4:
         return peer
     return str(ipaddress.ip_network((address, 64), strict=False))

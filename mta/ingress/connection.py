@@ -16,7 +16,7 @@ from mta.ingress import checks
 from mta.runtime.log import get_logger
 from mta.runtime.refusals import Reason, Refusal
 from mta.smtp import codes
-from mta.smtp.connection import SessionMisuseError
+from mta.smtp.connection import SessionMisuseError, State
 from mta.smtp.events import (
     AuthReceived,
     EhloReceived,
@@ -36,6 +36,12 @@ log = get_logger(__name__)
 
 MAX_AUTH_FAILURES = 3
 """Wrong passwords on one connection, then it is closed (RFC 4954 §4 leaves the number to us)."""
+PROGRESS_OCTETS = 4096
+"""Octets that count as a sign of life without completing a command: a peer that drips fewer goes silent."""
+ANSWER_SECONDS = 600.0
+"""An answer we owe for longer than this will not come."""
+BROKEN = Reply(421, "4.3.0", "Internal error, closing the connection")
+NO_MEMORY = Reply(421, "4.3.1", "No memory for the message now, closing the connection")
 HANDSHAKE_SECONDS = 30.0
 """Time for a TLS handshake."""
 
@@ -59,6 +65,10 @@ class Connection(asyncio.Protocol):
         self._early = b""
         self._reading = True
         self._writable = True
+        self._held = 0
+        """Octets of an unfinished message, counted in the listener's budget."""
+        self._unnoticed = 0
+        """Octets since ``last_active``."""
         self.peer = ""
         self.last_active = time.monotonic()
 
@@ -86,12 +96,18 @@ class Connection(asyncio.Protocol):
         """Bytes from the peer."""
         session = self._session
         assert session is not None
-        self.last_active = time.monotonic()
         if self._handshaking:
             self._received_early(data)
             return
         session.feed(data)
-        self._advance(session)
+        self._unnoticed += len(data)
+        if self._advance(session) or self._unnoticed >= PROGRESS_OCTETS:
+            self._unnoticed = 0
+            self.last_active = time.monotonic()
+        if session.state is State.DATA:
+            self._hold(len(data))
+        elif self._held:
+            self._let_go()
 
     def eof_received(self) -> bool:
         """The peer will send no more; what it is owed is still sent by closing in order."""
@@ -99,6 +115,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The peer is gone. A message that is being stored stays ours."""
+        self._let_go()
         self._listener.forget(self)
         self._transport = None
 
@@ -116,7 +133,11 @@ class Connection(asyncio.Protocol):
 
     def expire(self, now: float, idle_seconds: float) -> None:
         """Close if the peer has been silent, or deaf, for too long."""
-        if now - self.last_active < idle_seconds or self._transport is None:
+        silence = now - self.last_active
+        if silence < idle_seconds or self._transport is None:
+            return
+        if silence > idle_seconds + ANSWER_SECONDS:
+            self._transport.abort()  # an answer of ours never came: a mistake, which must not hold a connection
             return
         if self._session is None or self._session.closing or self._handshaking or not self._writable:
             self._transport.abort()
@@ -132,10 +153,30 @@ class Connection(asyncio.Protocol):
 
     # -- the conversation --------------------------------------------------------------------------------------------
 
-    def _advance(self, session: ServerSession) -> None:
+    def _advance(self, session: ServerSession) -> bool:
+        """Act on what has been received; whether there was anything to act on."""
+        acted = False
         while (event := session.next_event()) is not None:
-            self._handle(session, event)
+            acted = True
+            try:
+                self._handle(session, event)
+            except Exception:
+                # A mistake of ours. The peer gets an answer, and nothing it has not been told of is lost.
+                log.exception("connection_broke", peer=self.peer)
+                session.close_with(BROKEN)
         self._flush()
+        return acted
+
+    def _hold(self, octets: int) -> None:
+        """Count content in the budget; close when there is no room, as that of one peer is nobody else's."""
+        self._held += octets
+        if not self._listener.budget.take(octets):
+            log.warning("no_memory_for_message", peer=self.peer, held=self._held)
+            self._close_with(NO_MEMORY)
+
+    def _let_go(self) -> None:
+        self._listener.budget.give_back(self._held)
+        self._held = 0
 
     def _handle(self, session: ServerSession, event: ServerEvent) -> None:
         match event:
@@ -225,14 +266,13 @@ class Connection(asyncio.Protocol):
         self._reply(codes.AUTHENTICATED)
 
     def _refuse_auth(self, refusal: Refusal) -> None:
-        if refusal.reason is not Reason.UNAUTHENTICATED:
-            self._reply(codes.AUTH_TEMPORARY)
-            return
         self._auth_failures += 1
         if self._auth_failures >= MAX_AUTH_FAILURES:
             self._reply(Reply(421, "4.7.0", "Too many failed logins, closing the connection"))
-        else:
+        elif refusal.reason is Reason.UNAUTHENTICATED:
             self._reply(codes.AUTH_REFUSED)
+        else:
+            self._reply(codes.AUTH_TEMPORARY)
 
     def _start_tls(self, session: ServerSession) -> None:
         session.reply(codes.START_TLS)

@@ -16,6 +16,7 @@ from prometheus_client import Counter, Gauge
 
 from mta.custody.intake import Intake
 from mta.ingress.auth import Authenticator
+from mta.ingress.budget import ReceiveBudget
 from mta.ingress.connection import Connection
 from mta.policy.lookup import Policy
 from mta.runtime.lifecycle import Tasks
@@ -75,12 +76,14 @@ class Listener:
         policy: Policy,
         authenticator: Authenticator,
         tls_context: ssl.SSLContext | None,
+        budget: ReceiveBudget,
     ) -> None:
         self._rules = rules
         self.intake = intake
         self.policy = policy
         self.authenticator = authenticator
         self.tls_context = tls_context
+        self.budget = budget
         self.tasks = Tasks()
         self.draining = False
         self._server: asyncio.Server | None = None

@@ -116,7 +116,10 @@ def printable(text: str, limit: int) -> str:
 
 def _said(outcome: Outcome) -> str:
     """Code and words, for people and for Diagnostic-Code."""
-    parts = (str(outcome.code) if outcome.code is not None else "", _status_code(outcome), outcome.text)
+    # What a remote server said is quoted as it is (RFC 3464 §2.3.6); our own words agree with the Status field.
+    quoted = outcome.said_by is SaidBy.REMOTE and _ENHANCED.fullmatch(outcome.enhanced)
+    enhanced = outcome.enhanced if quoted else _status_code(outcome)
+    parts = (str(outcome.code) if outcome.code is not None else "", enhanced, outcome.text)
     return printable(" ".join(filter(None, parts)), MAX_DIAGNOSTIC)
 
 

@@ -20,8 +20,10 @@ LEASE_SECONDS = 4.0
 """Deadline of a call to control."""
 INJECTION_SECONDS = 30.0
 """Deadline of a call to a worker when the caller has set none."""
-PASSED_ON = ("authorization", "x-barua-peer")
-"""Metadata that a worker needs."""
+CREDENTIALS = "authorization"
+"""Metadata that a worker needs of the caller."""
+PEER_KEY = "x-barua-peer"
+"""Metadata that tells a worker the caller's address: said by us, never by the caller."""
 
 
 class LeaseForwarder(lease_services.LeaseServiceServicer):
@@ -70,7 +72,8 @@ class InjectionForwarder(injection_services.InjectionServiceServicer):
         self, request: injection_pb.SubmitMessageRequest, context: Context
     ) -> injection_pb.SubmitMessageResponse:
         """Pass on to a worker. A call that failed half-way is not repeated: it may have been stored."""
-        metadata = [(key, value) for key, value in context.invocation_metadata() or () if key in PASSED_ON]
+        metadata = [(key, value) for key, value in context.invocation_metadata() or () if key == CREDENTIALS]
+        metadata.append((PEER_KEY, _address(context.peer())))
         remaining = context.time_remaining()
         timeout = min(INJECTION_SECONDS, remaining or INJECTION_SECONDS)
         try:
@@ -85,3 +88,11 @@ class InjectionForwarder(injection_services.InjectionServiceServicer):
             if self._workers[index].get_state(try_to_connect=True) is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
                 return self._stubs[index]
         raise Refusal(Reason.UNAVAILABLE, "no worker can take mail now; try again", retry_after=2.0)
+
+
+def _address(peer: str) -> str:
+    """The IP address in gRPC's spelling of a peer, such as "ipv4:192.0.2.1:5000"; empty if it is not on a network."""
+    family, _, rest = peer.partition(":")
+    if family not in ("ipv4", "ipv6"):
+        return ""
+    return rest.rpartition(":")[0].replace("%5B", "[").replace("%5D", "]").strip("[]")

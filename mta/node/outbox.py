@@ -39,7 +39,7 @@ ACKNOWLEDGE_SECONDS = 2.0
 """Deadline of telling a worker; if it is lost, the next one says more."""
 
 PUSHED = Counter("barua_outbox_events_pushed_total", "Events recorded by control.", ["worker"])
-WAITING = Gauge("barua_outbox_cursor", "Highest outbox sequence recorded by control.", ["worker"])
+CURSOR = Gauge("barua_outbox_cursor", "Highest outbox sequence recorded by control.", ["worker"])
 
 
 class OutboxPusher:
@@ -100,7 +100,7 @@ class OutboxPusher:
         answer = await self._journal.PushEvents(request, metadata=self._metadata, timeout=PUSH_SECONDS)
         self._cursor = max(rows[-1].sequence, answer.recorded_sequence)
         PUSHED.labels(str(self._index)).inc(len(rows))
-        WAITING.labels(str(self._index)).set(self._cursor)
+        CURSOR.labels(str(self._index)).set(self._cursor)
         await self._acknowledge(answer.recorded_sequence)
         return 0 if len(rows) == BATCH else GATHER_SECONDS
 

@@ -56,8 +56,8 @@ def jobs_of(recipients: Sequence[QueuedRecipient], content: bytes | None) -> Ite
     if len(recipients) == 1:
         yield _job(recipients, content)
         return
-    ordered = sorted(recipients, key=_by_message_and_domain)
-    for _, group in groupby(ordered, key=_by_message_and_domain):
+    ordered = sorted(recipients, key=_together)
+    for _, group in groupby(ordered, key=_together):
         members = list(group)
         for start in range(0, len(members), MAX_RECIPIENTS):
             yield _job(members[start : start + MAX_RECIPIENTS], content)
@@ -68,5 +68,6 @@ def _job(members: Sequence[QueuedRecipient], content: bytes | None) -> Job:
     return Job(members[0], recipients, content)
 
 
-def _by_message_and_domain(recipient: QueuedRecipient) -> tuple[int, str]:
-    return recipient.message_id, recipient.domain
+def _together(recipient: QueuedRecipient) -> tuple[int, str, bool]:
+    # Addresses that need SMTPUTF8 go apart: a server without it must not make their ASCII neighbours bounce.
+    return recipient.message_id, recipient.domain, recipient.address.isascii()

@@ -1,15 +1,17 @@
 """The queue manager: brings what is due from the spool to delivery, within the active window.
 
 A message that was just accepted goes to delivery straight from memory if the window has room (``has_room``, ``add``);
-everything else waits in the spool and is read in order of its due time. After a start, what the earlier run had in
-memory is read first.
+everything else waits in the spool and is read in order of its due time, and so is, after a start, what the earlier run
+had in memory.
 
-Limits: at most ``WINDOW_RECIPIENTS`` recipients and the option ``buffered_bytes`` of content are in memory; the rest of
-a queue of any length stays on disk.
+Limits: at most ``WINDOW_RECIPIENTS`` recipients, ``DOMAIN_RECIPIENTS`` of one domain, and the option ``buffered_bytes``
+of content are in memory; the rest of a queue of any length stays on disk. The share of one domain is what keeps a dead
+one from holding up all others.
 """
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from mta.queues.jobs import jobs_of
@@ -22,6 +24,8 @@ log = get_logger(__name__)
 
 WINDOW_RECIPIENTS = 20_000
 """Recipients in memory: enough to keep every connection of a worker busy for some seconds."""
+DOMAIN_RECIPIENTS = 5_000
+"""Of one domain: enough to keep its connections busy until the next look."""
 PAGE = 1000
 """Recipients read from the spool at a time."""
 POLL_SECONDS = 0.5
@@ -40,10 +44,13 @@ class QueueManager:
         self._store = store
         self._delivery = delivery
         self._buffered_bytes = buffered_bytes
-        self._active: set[int] = set()
+        self._active: dict[int, str] = {}
+        """Recipients in memory, with their domains."""
+        self._by_domain: Counter[str] = Counter()
+        self._passed_over: set[str] = set()
+        """Domains with due recipients that were not taken because the domain had its share."""
         self._released: set[int] = set()
         """Those released since the page that is being read was asked for: it may show them as they were."""
-        self._resumed = False
         self._place = (0, 0)
         self._rescan_at = 0.0
         self._tasks = Tasks()
@@ -63,30 +70,31 @@ class QueueManager:
         self.paused = True
         await self._tasks.close()
 
-    def has_room(self, size: int) -> bool:
-        """Whether a message of this size may go to delivery straight from memory."""
+    def has_room(self, size: int, domains: Sequence[str]) -> bool:
+        """Whether a message of this size to these domains may go to delivery straight from memory."""
         return (
-            self._resumed
-            and not self.paused
+            not self.paused
             and len(self._active) < WINDOW_RECIPIENTS
             and self._delivery.active_bytes + size <= self._buffered_bytes
+            and all(self._by_domain[domain] < DOMAIN_RECIPIENTS for domain in domains)
         )
 
     def add(self, recipients: Sequence[QueuedRecipient], content: bytes) -> None:
         """Deliver a message that has just been stored. Its recipients must be stored as not parked."""
-        for recipient in recipients:
-            self._active.add(recipient.recipient_id)
+        self._enter(recipients)
         for job in jobs_of(recipients, content):
             self._delivery.submit(job)
 
     def release(self, recipient_id: int) -> None:
         """A recipient is settled, and that is durable: finished, or parked in the spool."""
-        self._active.discard(recipient_id)
         self._released.add(recipient_id)
+        domain = self._active.pop(recipient_id, None)
+        if domain is not None:
+            self._by_domain[domain] -= 1
+            if not self._by_domain[domain]:
+                del self._by_domain[domain]
 
     async def _run(self) -> None:
-        await self._resume()
-        self._resumed = True
         while True:
             try:
                 more = self._store.healthy and await self._load_due()
@@ -95,33 +103,14 @@ class QueueManager:
                 more = False
             await asyncio.sleep(0 if more else POLL_SECONDS)
 
-    async def _resume(self) -> None:
-        """Bring back what the run before had in memory.
-
-        Meanwhile nothing new goes straight to delivery (``has_room``), or it would be found here and delivered twice.
-        """
-        after = 0
-        while True:
-            await self._wait_for_room()
-            self._released.clear()
-            try:
-                page = await self._store.fresh(after, PAGE)
-            except Exception as error:
-                log.error("queue_read_failed", error=str(error), exc_info=not isinstance(error, SpoolError))
-                await asyncio.sleep(POLL_SECONDS)
-                continue
-            if not page:
-                return
-            after = page[-1].recipient_id
-            self._submit(page)
-
     async def _load_due(self) -> bool:
         """Take one page of what is due; True if there may be more."""
         self._released.clear()
         if len(self._active) >= WINDOW_RECIPIENTS - PAGE:
             return False
-        if time.monotonic() >= self._rescan_at:
+        if time.monotonic() >= self._rescan_at or self._share_is_free():
             self._rescan_at = time.monotonic() + RESCAN_SECONDS
+            self._passed_over.clear()
             self._place = (0, 0)
         page = await self._store.due(time.time_ns() // 1_000_000 - SETTLING_MS, self._place, PAGE)
         if page:
@@ -129,17 +118,25 @@ class QueueManager:
             self._submit(page)
         return len(page) == PAGE
 
-    async def _wait_for_room(self) -> None:
-        while len(self._active) >= WINDOW_RECIPIENTS - PAGE:  # noqa: ASYNC110 (room comes in thousands of small steps)
-            await asyncio.sleep(POLL_SECONDS)
+    def _share_is_free(self) -> bool:
+        """Whether a domain that was passed over has worked off half of its share."""
+        return any(self._by_domain[domain] <= DOMAIN_RECIPIENTS // 2 for domain in self._passed_over)
 
     def _submit(self, page: Sequence[QueuedRecipient]) -> None:
-        active, released = self._active, self._released
-        fresh = [
-            recipient
-            for recipient in page
-            if recipient.recipient_id not in active and recipient.recipient_id not in released
-        ]
-        self._active.update(recipient.recipient_id for recipient in fresh)
-        for job in jobs_of(fresh, None):
+        taken = [recipient for recipient in page if self._wanted(recipient)]
+        self._enter(taken)
+        for job in jobs_of(taken, None):
             self._delivery.submit(job)
+
+    def _wanted(self, recipient: QueuedRecipient) -> bool:
+        if recipient.recipient_id in self._active or recipient.recipient_id in self._released:
+            return False
+        if self._by_domain[recipient.domain] < DOMAIN_RECIPIENTS:
+            return True
+        self._passed_over.add(recipient.domain)
+        return False
+
+    def _enter(self, recipients: Sequence[QueuedRecipient]) -> None:
+        for recipient in recipients:
+            self._active[recipient.recipient_id] = recipient.domain
+            self._by_domain[recipient.domain] += 1

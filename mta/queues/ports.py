@@ -12,9 +12,5 @@ class Delivery(Protocol):
         """Deliver a job as soon as its site has room. Every recipient of it is settled later, whatever happens."""
 
     @property
-    def active_recipients(self) -> int:
-        """Recipients taken and not settled."""
-
-    @property
     def active_bytes(self) -> int:
         """Content of messages held in memory."""

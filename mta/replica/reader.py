@@ -44,8 +44,8 @@ class ReplicaReader:
         self._version = -1
         self._revision = 0
         self._tenants: dict[str, Tenant | None] = {}
-        self._logins: dict[str, Login | None] = {}
-        self._api_keys: dict[str, ApiKey | None] = {}
+        self._logins: dict[str, Login] = {}
+        self._api_keys: dict[str, ApiKey] = {}
         self._domains: dict[str, SenderDomain | None] = {}
         self._first_domains: dict[str, str | None] = {}
         self.refresh()
@@ -78,18 +78,25 @@ class ReplicaReader:
 
     def login(self, username: str) -> Login | None:
         """A login by its username."""
-        if username not in self._logins:
+        login = self._logins.get(username)
+        if login is None:
             row = self._one("SELECT username, tenant_id, password_hash FROM login WHERE username = ?", username)
-            _keep(self._logins, username, Login(*row) if row else None)
-        return self._logins[username]
+            if row is None:
+                return None  # not kept: anybody may try any number of names
+            login = Login(*row)
+            _keep(self._logins, username, login)
+        return login
 
     def api_key(self, key_id: str) -> ApiKey | None:
         """An API key by its id."""
-        if key_id not in self._api_keys:
+        key = self._api_keys.get(key_id)
+        if key is None:
             row = self._one("SELECT key_id, tenant_id, secret_sha256, scopes FROM api_key WHERE key_id = ?", key_id)
-            key = ApiKey(row[0], row[1], row[2], tuple(row[3].split())) if row else None
+            if row is None:
+                return None  # as for logins
+            key = ApiKey(row[0], row[1], row[2], tuple(row[3].split()))
             _keep(self._api_keys, key_id, key)
-        return self._api_keys[key_id]
+        return key
 
     def sender_domain(self, domain: str) -> SenderDomain | None:
         """A verified domain by its name."""
@@ -129,6 +136,7 @@ class ReplicaReader:
 
 
 def _keep(cache: dict[str, V], key: str, value: V) -> None:
+    """Remember an answer."""
     if len(cache) >= CACHE_SIZE:
         cache.clear()
     cache[key] = value

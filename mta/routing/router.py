@@ -18,7 +18,7 @@ log = get_logger(__name__)
 ROUTE_SECONDS = 300.0
 """A route found through the DNS is used this long."""
 FAILURE_SECONDS = 30.0
-"""That there is nowhere to go is remembered this long, so that a queue for a dead name does not ask once per message."""
+"""That there is nowhere to go is remembered so long: a queue for a dead name must not ask once per message."""
 OUTAGE_SECONDS = 5.0
 """That the DNS gave no answer, this long: what comes in when it works again should not have to wait for its retry."""
 MAX_ROUTES = 100_000
@@ -37,7 +37,7 @@ class TlsPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A server to try. ``literal`` names a configured target, which may be on a private network."""
+    """A server to try. A ``configured`` one is named in the options and may be on a private network."""
 
     name: str
     port: int

@@ -1,6 +1,7 @@
 """InjectionService: a message over gRPC, under the rules of SMTP submission."""
 
 import asyncio
+import ipaddress
 from typing import Any
 
 import grpc
@@ -144,5 +145,8 @@ def _parse(text: str, field: str) -> Address:
 
 
 def _peer(context: Context) -> str | None:
-    value = dict(context.invocation_metadata() or ()).get(PEER_KEY)
-    return value if isinstance(value, str) and value else None
+    value = dict(context.invocation_metadata() or ()).get(PEER_KEY, "")
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        return None

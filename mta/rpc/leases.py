@@ -13,6 +13,7 @@ from barua.control.v1 import lease_service_pb2 as pb
 from barua.control.v1 import lease_service_pb2_grpc as services
 
 from mta.custody.credits import GrantedLease
+from mta.runtime.refusals import Reason
 from mta.runtime.rpc import channel, refusal_of
 
 CALL_SECONDS = 4.0
@@ -44,7 +45,10 @@ class LeaseClient:
             await self._open()
             lease = await self._stub.AcquireLease(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
-            raise refusal_of(error) from error
+            refusal = refusal_of(error)
+            if refusal.reason is Reason.FAILED_PRECONDITION:
+                self._opened = False  # control knows no such holder (any more): introduce it again
+            raise refusal from error
         return GrantedLease(lease.lease_id, lease.amount)
 
     async def _open(self) -> None:

@@ -93,6 +93,11 @@ class Tasks:
         task.add_done_callback(self._finished)
         return task
 
+    async def wait(self, timeout_seconds: float) -> None:
+        """Wait until nothing runs, but no longer than this."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=timeout_seconds)
+
     async def close(self) -> None:
         """Cancel what still runs and wait for it."""
         tasks = list(self._tasks)

@@ -157,7 +157,8 @@ class LimitOptions(Section, frozen=True):
         268_435_456
     )
     buffered_bytes: Annotated[
-        int, Meta(ge=1_048_576, description="Content of messages being received or delivered, in memory, per worker.")
+        int,
+        Meta(ge=1_048_576, description="Content in memory, per worker: of messages coming in, and of those going out."),
     ] = 268_435_456
 
 

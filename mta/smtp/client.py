@@ -149,6 +149,7 @@ class ClientSession:
         "_state",
         "after_final_dot",
         "extensions",
+        "replies_taken",
         "tls_active",
     )
 
@@ -166,6 +167,8 @@ class ClientSession:
         self._needs_reset = False
         self.after_final_dot = False
         self.extensions: Extensions = NO_EXTENSIONS
+        self.replies_taken = 0
+        """Whole replies so far: a server that sends octets without finishing one makes no progress."""
         self.tls_active = tls_active
 
     def __repr__(self) -> str:
@@ -231,6 +234,7 @@ class ClientSession:
                 return self._broken(str(error))
             if reply is None:
                 return None
+            self.replies_taken += 1
             outcome = self._on_reply(reply)
             if outcome is not None:
                 return outcome

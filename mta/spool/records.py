@@ -57,7 +57,7 @@ class RecipientRow(NamedTuple):
     attempts: int
     due_ms: int
     parked: int
-    """1: waits on disk for its due time; 0: was put straight into memory when it was accepted."""
+    """1: waits on disk for its due time; 0: the run that accepted it has it in memory."""
     reason: str
 
 
@@ -188,6 +188,3 @@ class Store(Protocol):
 
     async def due(self, now_ms: int, after: tuple[int, int], limit: int) -> list[QueuedRecipient]:
         """Parked recipients due by ``now_ms`` and after the place (due_ms, recipient_id), in that order."""
-
-    async def fresh(self, after_id: int, limit: int) -> list[QueuedRecipient]:
-        """Recipients that an earlier run had only in memory, by id."""

@@ -199,6 +199,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 def _begin_run(connection: sqlite3.Connection) -> tuple[str, int]:
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'epoch'")
+    # What the earlier run had in memory waits on file now, due since it was accepted.
+    connection.execute("UPDATE recipient SET parked = 1 WHERE parked = 0")
     rows = dict(connection.execute("SELECT key, value FROM meta"))
     connection.execute("COMMIT")
     return rows["holder"], int(rows["epoch"])

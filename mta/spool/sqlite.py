@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 PROBE_SECONDS = 0.5
 """Pause before a sick spool is tried again."""
+STALL_SECONDS = 2.0
+"""A COMMIT that takes longer makes the spool sick until it returns."""
 CLOSE_SECONDS = 30.0
 """A sick spool may keep a stopping process this long; what it holds then is as after a crash."""
 MAX_BATCH = 1000
@@ -71,6 +73,11 @@ _INSERTS = (
         " (SELECT 1 FROM recipient WHERE recipient_id BETWEEN ?1 AND message.last_recipient_id)",
     ),
 )
+_REMEMBER_LAST_ID = """
+    INSERT INTO meta
+    VALUES ('last_recipient_id', (SELECT coalesce(max(recipient_id), 0) FROM outbox WHERE sequence <= ?))
+    ON CONFLICT (key) DO UPDATE SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))
+"""
 _QUEUED = """
     SELECT r.recipient_id, r.message_id, m.last_recipient_id, r.tenant, m.sender, r.address, r.domain, r.attempts,
            r.due_ms, m.received_ms, m.size, m.flags
@@ -91,6 +98,7 @@ class SqliteStore:
         self._pending: list[Change] = []
         self._undo: list[Change] = []
         self._singly = 0
+        self._stall: asyncio.TimerHandle | None = None
         self._busy = False
         self._closed = False
         self._idle = asyncio.Event()
@@ -110,7 +118,8 @@ class SqliteStore:
     def last_recipient_id(self) -> int:
         """The highest id on record, finished recipients included: new ids must be above it. Blocking, for the start."""
         queued = self._scalar("SELECT max(recipient_id) FROM recipient")
-        return max(queued, self._scalar("SELECT max(recipient_id) FROM outbox"))
+        told = self._scalar("SELECT max(recipient_id) FROM outbox")
+        return max(queued, told, self._scalar("SELECT value FROM meta WHERE key = 'last_recipient_id'"))
 
     def leases(self) -> list[LeaseRow]:
         """Leases on record; blocking, for the start."""
@@ -155,11 +164,6 @@ class SqliteStore:
         )
         return await self._queued(query, (now_ms, *after, limit))
 
-    async def fresh(self, after_id: int, limit: int) -> list[QueuedRecipient]:
-        """Recipients that an earlier run had only in memory, by id."""
-        query = _QUEUED + " WHERE r.parked = 0 AND r.recipient_id > ? ORDER BY r.recipient_id LIMIT ?"
-        return await self._queued(query, (after_id, limit))
-
     async def close(self) -> None:
         """Wait until everything pending is durable, at most ``CLOSE_SECONDS``, then let go of the file."""
         try:
@@ -188,8 +192,15 @@ class SqliteStore:
         except Exception as error:
             self._failed(batch, error)
             return
+        self._stall = self._loop.call_later(STALL_SECONDS, self._stalled)
         commit = self._loop.run_in_executor(self._commit_thread, self._writer.execute, "COMMIT")
         commit.add_done_callback(lambda done: self._committed(batch, started, done))
+
+    def _stalled(self) -> None:
+        """A COMMIT hangs: take nothing new and send nothing until it has come back."""
+        log.error("spool_stalled", file=self._file.path.name, seconds=STALL_SECONDS)
+        self._healthy = False
+        HEALTHY.set(0)
 
     def _insert(self, batch: Sequence[Change]) -> None:
         writer = self._writer
@@ -205,6 +216,7 @@ class SqliteStore:
                 writer.executemany(statement, rows)
         if self._acknowledged > self._cleared:
             self._cleared = self._acknowledged
+            writer.execute(_REMEMBER_LAST_ID, (self._cleared,))
             # The newest row stays: the next run counts on from its sequence.
             writer.execute(
                 "DELETE FROM outbox WHERE sequence <= ? AND sequence < (SELECT max(sequence) FROM outbox)",
@@ -237,6 +249,8 @@ class SqliteStore:
         self._next()
 
     def _committed(self, batch: list[Change], started: float, done: "asyncio.Future[sqlite3.Cursor]") -> None:
+        if self._stall is not None:
+            self._stall.cancel()
         error = done.exception()
         if error is not None:
             self._failed(batch, error)

@@ -26,6 +26,8 @@ MAX_CREDITS = 10**15
 """Of one transfer; the same bound as control's."""
 MAX_RECIPIENTS = 1000
 """Addresses in ``to``; the same bound as the MTA's."""
+MAX_TO = 500_000
+"""Characters of ``to``: 1000 addresses of full length, names and quotes around them."""
 MAX_ATTACHMENTS = 100
 """Files of one message."""
 MIN_PASSWORD = 8
@@ -227,6 +229,8 @@ def _mobile(value: int | str | None) -> str:
 def _addresses(to: str | list[str]) -> list[str]:
     """The addresses in ``to``: one, several with commas between, or an array; each once, in their order."""
     items = [to] if isinstance(to, str) else to
+    if sum(map(len, items)) > MAX_TO:
+        raise FieldError("to", f"must not be longer than {MAX_TO} characters")
     pieces = (piece.strip() for item in items for piece in _LIST_ITEM.findall(item))
     addresses = list(dict.fromkeys(piece for piece in pieces if piece))
     if not addresses:
@@ -246,7 +250,7 @@ def _attachment(field: str, given: Attachment) -> mime.Attachment:
     if not given.filename:
         raise FieldError(f"{field}.filename", "is required")
     try:
-        content = base64.b64decode("".join(given.content.split()), validate=True)
+        content = base64.b64decode(given.content.encode("ascii").translate(None, b" \t\r\n\f\v"), validate=True)
     except (binascii.Error, ValueError):
         raise FieldError(f"{field}.content", "is not valid Base64") from None
     return mime.Attachment(given.filename, content, given.contentType or "", field)

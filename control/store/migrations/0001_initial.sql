@@ -105,12 +105,14 @@ CREATE TABLE ledger_posting (
 CREATE INDEX ledger_posting_by_tenant ON ledger_posting (tenant_id, posting_id DESC);
 CREATE INDEX ledger_posting_by_transaction ON ledger_posting (transaction_id);
 
--- The sums of a tenant's postings, kept by the trigger below and by nothing else.
+-- The sums of a tenant's postings, kept by the trigger below and by nothing else, and whether they may be leased.
 CREATE TABLE account (
     tenant_id text COLLATE "C" PRIMARY KEY REFERENCES tenant,
     available bigint NOT NULL DEFAULT 0 CHECK (available >= 0),
     reserved  bigint NOT NULL DEFAULT 0 CHECK (reserved >= 0),
     consumed  bigint NOT NULL DEFAULT 0 CHECK (consumed >= 0),
+    -- No lease is granted before: a transfer waits for leases to come back.
+    held_until timestamptz NOT NULL DEFAULT '-infinity',
     -- Far from the end of bigint, so that no sum can overflow.
     CONSTRAINT account_within_bounds CHECK (available::numeric + reserved + consumed <= 1000000000000000000)
 );

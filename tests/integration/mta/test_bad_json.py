@@ -174,3 +174,25 @@ def test_two_transfers_at_once_never_overdraw(accounts: Accounts, stack: Stack) 
     assert sorted(statuses) == [200] * 14 + [402] * 10
     assert reseller.balance.balance == 2
     assert sum(child.balance.balance for child in children) == 98
+
+
+def test_leased_credits_come_back_when_the_reseller_wants_them(
+    accounts: Accounts, stack: Stack, sink: RecordingSink
+) -> None:
+    reseller = accounts.make(credits_=0)
+    child = accounts.make(parent=reseller.tenant, credits_=1000)
+    body = {"sub_username": child.tenant, "action": "DEDUCT", "amount": 990}
+    recipients = [f"lease-{number}-{child.tenant}@example.net" for number in range(20)]
+    for recipient in recipients[:5]:
+        assert post(stack, "send", good(child, to=recipient))[0] == 200
+    assert child.balance.reserved > 0
+    assert post(stack, "reseller/manageCredits", body, (reseller.tenant, PASSWORD)) == (
+        200,
+        {"status": "success", "message": "Credits updated", "reseller_balance": 990, "subuser_balance": 5},
+    )
+    statuses = [post(stack, "send", good(child, to=recipient))[0] for recipient in recipients[5:]]
+    assert statuses == [200] * 5 + [402] * 10
+    wait_until(lambda: child.balance.consumed == 10, "all is told")
+    assert (child.balance.balance, reseller.balance.balance) == (0, 990)
+    for recipient in recipients[:10]:
+        one(sink, recipient)

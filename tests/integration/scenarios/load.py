@@ -53,7 +53,7 @@ class Load:
         self._stopped = False
 
     def stop(self) -> None:
-        """Begin no further message."""
+        """Begin no further attempt."""
         self._stopped = True
 
     async def run(self) -> None:
@@ -76,7 +76,7 @@ class Load:
                 assert not isinstance(error, TimeoutError), f"no reply within {REPLY_SECONDS:g} s"
                 self.broken += 1
             if number is not None:
-                attempt += 1
+                number, attempt = None if self._stopped else number, attempt + 1
                 await asyncio.sleep(RECONNECT_SECONDS)
 
     @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""Workers killed with SIGKILL under load: whatever was answered 250 arrives, and the credits are exact to the unit."""
+"""Under load, and when workers are killed: whatever was answered 250 arrives, and credits are exact to the unit."""
 
 import asyncio
 import random
@@ -6,11 +6,12 @@ import time
 
 import pytest
 
-from tests.integration.mta.accounts import Account
+from tests.integration.mta.accounts import Account, Accounts
 from tests.integration.scenarios import books
 from tests.integration.scenarios.load import Load
 from tests.support.fastsink import FastSink
 from tests.support.stack import Stack
+from tests.support.waiting import wait_until_async
 
 MESSAGES, CONNECTIONS, KILLS = 10_000, 20, 5
 
@@ -49,3 +50,19 @@ async def test_nothing_accepted_is_lost_when_workers_are_killed_and_credits_are_
     )
     # What may come twice is what had been sent and not yet recorded when its worker was killed.
     assert fast_sink.duplicates <= KILLS * stack.options.mta.delivery.connections_per_site * 2
+
+
+async def test_credits_are_spent_to_the_last_one_and_not_beyond(
+    accounts: Accounts, stack: Stack, fast_sink: FastSink
+) -> None:
+    account = accounts.make(credits_=137)
+    load = Load(account, CONNECTIONS, 1000)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(load.run())
+        await wait_until_async(lambda: len(load.accepted) == account.credits, "every credit is spent", 60)
+        await wait_until_async(lambda: load.refused.total() > 50, "all others are refused")
+        load.stop()
+    assert len(load.accepted) == account.credits
+    assert all(text.startswith(("452 4.7.1 ", "451 4.3.0 ")) for text in load.refused), load.refused
+    await asyncio.to_thread(books.check, fast_sink, load)
+    assert account.balance.balance == 0

@@ -221,8 +221,6 @@ async def open_parts(
     signer = Signer(SEALING_KEY)
     intake = Intake(rules, store, queue, policy, credits_, signer, ids, drain, lambda: free[0])
     queue.start()
-    while not queue.has_room(0):  # noqa: ASYNC110 (it has no event of its own)
-        await asyncio.sleep(0.001)
     parts = Parts(
         file.path,
         file,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.ingress.service import CONTENT, MAIL, RCPT, Service, serving
 from tests.unit.custody.parts import Bank
+from tests.unit.ingress.service import CONTENT, MAIL, RCPT, Service, serving
 from tests.unit.spool.rows import counts, full_disk, rows
 
 BOTH_LOOPS = True
@@ -59,7 +59,9 @@ async def test_byte_by_byte_means_the_same(service: Service) -> None:
         await asyncio.sleep(0)
     codes = [(await client.reply())[:3] for _ in range(7)]
     assert codes == ["220", "250", "250", "250", "354", "250", "221"]
-    content = await service.parts.store.content(int(str(rows(service.parts.path, "SELECT message_id FROM message")[0][0])))
+    content = await service.parts.store.content(
+        int(str(rows(service.parts.path, "SELECT message_id FROM message")[0][0]))
+    )
     assert content is not None
     assert content.endswith(b"\r\n\r\nA line.\r\n")
 
@@ -166,7 +168,7 @@ async def test_a_peer_that_waits_for_an_answer_is_not_silent(service: Service) -
         await client.reply()
     await asyncio.sleep(0.05)
     (connection,) = service.listener._connections
-    connection.expire(connection.last_active + 1000, 30.0)
+    connection.expire(connection.last_active + 500, 30.0)
     service.parts.bank.open.set()
     assert (await client.reply()).startswith("250")
 

@@ -95,7 +95,7 @@ async def test_clear_text_after_starttls_is_never_a_command(
     if pause:
         await asyncio.sleep(pause)
     client.send(MAIL + RCPT + b"DATA\r\n" + CONTENT + b".\r\n")
-    answers = []
+    answers: list[str] = []
     while not await _at_end(client, answers):
         pass
     assert [answer[:3] for answer in answers] in (["220"], ["554"])

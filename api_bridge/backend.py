@@ -5,9 +5,10 @@ that never got a considered answer (no connection, a lost connection, the deadli
 names no addresses.
 
 Messages go to the workers in turn. A call is made only on a connection that stands; while none does, the next worker
-is tried, which is safe because nothing was sent. Once a message is on its way a lost connection leaves its fate open:
-the client gets a temporary error and decides itself, since a second try here could send the message twice. Calls to
-control carry a ``request_id``, so one that was cut off is repeated once.
+is tried, which is safe because nothing was sent. A worker that answers that it cannot take mail now (it stops, its disk
+is full) has stored nothing, so the next one is tried. Without an answer the fate of a message is open: the client gets
+a temporary error and decides itself, since a second try here could send the message twice. Calls to control carry a
+``request_id``, so one that was cut off is repeated once.
 
 Loop rules: made and used on one running loop. Limits: the constants below and ``bridge.timeout_seconds``.
 """
@@ -15,9 +16,11 @@ Loop rules: made and used on one running loop. Limits: the constants below and `
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, cast
 
 import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from barua.control.v1 import (
     credit_service_pb2,
@@ -43,10 +46,8 @@ RETRY_SECONDS = 5.0
 """What clients are asked to wait after an outage."""
 PEER_KEY = "x-barua-peer"
 """Metadata that tells the MTA who asked the bridge, for the Received field."""
-DETAILS_KEY = "grpc-status-details-bin"
-"""Trailing metadata with the google.rpc.Status of a refusal."""
 
-_Answer = TypeVar("_Answer")
+_NOT_STORED = frozenset({Reason.NOT_STORED, Reason.SPOOL_FULL})
 _Call = Callable[..., Awaitable[Any]]
 
 
@@ -76,6 +77,8 @@ class Backend:
             f"unix:{options.path('run', f'worker-{index}.sock')}" for index in range(options.mta.workers)
         ]
         self._workers = [_Worker(target) for target in targets]
+        # A node that passes calls on says UNAVAILABLE, too, when it lost a worker half-way: that may have been stored.
+        self._moves_on = _NOT_STORED if bridge.mta_addresses else _NOT_STORED | {Reason.UNAVAILABLE}
         self._turn = 0
 
     async def create_tenant(
@@ -98,15 +101,33 @@ class Backend:
         self, authorization: str, request: injection_service_pb2.SubmitMessageRequest, peer: str
     ) -> injection_service_pb2.SubmitMessageResponse:
         """Give a message to a worker; OK means durable. ``peer`` is the client's IP address. Raises Refusal."""
-        worker = await self._connected_worker()
         metadata = (("authorization", authorization), *(((PEER_KEY, peer),) if peer else ()))
+        worker, *others = await self._workers_in_turn()
+        until = asyncio.get_running_loop().time() + self._timeout
+        while True:
+            timeout = max(0.0, until - asyncio.get_running_loop().time())
+            try:
+                answer: injection_service_pb2.SubmitMessageResponse = await worker.injection.SubmitMessage(
+                    request, timeout=timeout, metadata=metadata
+                )
+            except grpc.aio.AioRpcError as error:
+                refusal = _refusal("mta", error)
+                others = [other for other in others if other.connected()]
+                if not others or refusal.reason not in self._moves_on or not _is_considered(error):
+                    raise refusal from None
+                worker = others.pop(0)
+            else:
+                return answer
+
+    async def check_key(self, authorization: str) -> None:
+        """Ask a worker whether the API key in ``authorization`` may send at all. Raises Refusal."""
+        nothing = injection_service_pb2.SubmitMessageRequest(validate_only=True)
         try:
-            answer: injection_service_pb2.SubmitMessageResponse = await worker.injection.SubmitMessage(
-                request, timeout=self._timeout, metadata=metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            raise _refusal("mta", error) from None
-        return answer
+            await self.submit_message(authorization, nothing, "")
+        except Refusal as refusal:
+            # The MTA judges the caller first, then the sender; that the recipients are missing comes after both.
+            if refusal.reason is not Reason.INVALID_ARGUMENT or refusal.field != "recipients":
+                raise
 
     async def readiness(self) -> Readiness:
         """Ask control and the workers whether they can work."""
@@ -130,13 +151,14 @@ class Backend:
                     raise _refusal("control", error) from None
         raise AssertionError("unreachable")
 
-    async def _connected_worker(self) -> "_Worker":
+    async def _workers_in_turn(self) -> list["_Worker"]:
+        """One with a connection, and the others. Raises Refusal."""
         count = len(self._workers)
         self._turn = (self._turn + 1) % count
         in_turn = [self._workers[(self._turn + step) % count] for step in range(count)]
         for worker in in_turn:
             if worker.connected():
-                return worker
+                return [worker, *(other for other in in_turn if other is not worker)]
         worker_ready = [asyncio.ensure_future(worker.connect()) for worker in in_turn]
         try:
             done, _ = await asyncio.wait(worker_ready, timeout=CONNECT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -144,7 +166,7 @@ class Backend:
             for task in worker_ready:
                 task.cancel()
         for task in done:
-            return task.result()
+            return [task.result(), *(other for other in in_turn if other is not task.result())]
         log.warning("no_worker_reachable", workers=count)
         raise Refusal(Reason.UNAVAILABLE, "no worker of the MTA is reachable", retry_after=RETRY_SECONDS)
 
@@ -169,8 +191,12 @@ class _Worker:
 
 
 def _is_considered(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the program itself said no, and not the connection to it: its answer has details then."""
-    return any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ())
+    """Whether the program itself said no, and not the connection to it: its answer has a reason of ours then."""
+    status, info = rpc_status.from_call(cast(grpc.Call, error)), error_details_pb2.ErrorInfo()
+    return status is not None and any(
+        detail.Unpack(info) and info.domain == rpc.DOMAIN and info.reason in Reason.__members__
+        for detail in status.details
+    )
 
 
 def _refusal(program: str, error: grpc.aio.AioRpcError) -> Refusal:

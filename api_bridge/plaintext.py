@@ -19,14 +19,16 @@ import re
 MAX_SOURCE = 1_000_000
 """Characters of HTML that a text is worth deriving from; mail programs cut HTML at a tenth of this."""
 
-_ELEMENTS = (
-    "a abbr acronym address article aside b big blockquote body br button caption center cite code col colgroup dd del "
-    "details dfn dialog dir div dl dt em fieldset figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr "
-    "html i img input ins kbd label legend li link main map mark menu meta nav ol p picture pre q s samp script "
-    "section select small span strike strong style sub summary sup svg table tbody td template textarea tfoot th thead "
-    "time title tr tt u ul var video wbr"
+_ELEMENTS = frozenset(
+    (
+        "a abbr acronym address article aside b big blockquote body br button caption center cite code col colgroup dd del "
+        "details dfn dialog dir div dl dt em fieldset figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr "
+        "html i img input ins kbd label legend li link main map mark menu meta nav ol p picture pre q s samp script "
+        "section select small span strike strong style sub summary sup svg table tbody td template textarea tfoot th thead "
+        "time title tr tt u ul var video wbr"
+    ).split()
 )
-_HTML = re.compile(rf"</?(?:{_ELEMENTS.replace(' ', '|')})(?:[\s/][^<>]*+)?>|<!doctype\s", re.IGNORECASE)
+_HTML = re.compile(r"<(?:/?([a-zA-Z][a-zA-Z0-9]*+)(?:[\s/][^<>]*+)?>|(?i:!doctype)\s)")
 _TAG = re.compile(r"<(/?[a-zA-Z][a-zA-Z0-9:-]*+)(>)?")
 _ATTRIBUTES = re.compile(r"""[^>"']*+(?:(?:"[^"]*+"|'[^']*+')[^>"']*+)*+>""")
 _HREF = re.compile(r"""\bhref\s*+=\s*+(?:"([^"]*+)"|'([^']*+)'|([^\s"'>]++))""", re.IGNORECASE)
@@ -58,7 +60,7 @@ _INSERTED = {
 
 def is_html(text: str) -> bool:
     """Whether ``text`` begins with, or soon contains, a tag of HTML. "<john@example.com>" and "1 < 2" are none."""
-    return _HTML.search(text, 0, MAX_SOURCE) is not None
+    return any(tag[1] is None or tag[1].lower() in _ELEMENTS for tag in _HTML.finditer(text, 0, MAX_SOURCE))
 
 
 def from_html(source: str) -> str:

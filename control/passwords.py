@@ -67,11 +67,11 @@ class _Attempts:
         self.failures += 1
         self.pending += 1
 
-    def end(self, right: bool) -> None:
-        """It is over; who knows the password starts afresh."""
+    def end(self, wrong: bool) -> None:
+        """It is over."""
         self.pending -= 1
-        if right:
-            self.failures = self.pending
+        if not wrong:
+            self.failures -= 1
 
 
 class Passwords:
@@ -117,11 +117,12 @@ class Passwords:
         return await asyncio.shield(running) and password_hash is not None
 
     async def _check(self, attempts: _Attempts, digest: bytes, stored: str, password: str) -> bool:
-        right = False
+        wrong = False
         try:
             right = await self._in_thread(lambda: self._matches(stored, password))
+            wrong = not right
         finally:
-            attempts.end(right)
+            attempts.end(wrong)
             del self._running[digest]
         if right:
             self._known[digest] = time.monotonic() + CACHE_SECONDS

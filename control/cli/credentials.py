@@ -23,12 +23,12 @@ TenantArgument = Annotated[str, typer.Argument(help="Tenant id.")]
 async def create_key(
     session: Session,
     tenant: TenantArgument,
-    name: Annotated[str, typer.Option(help="Name for people.")] = "",
+    display_name: Annotated[str, typer.Option(help="Name for people.")] = "",
 ) -> None:
     """Make an API key and print it: it is told this once."""
     request = credential_service_pb2.CreateApiKeyRequest(
         parent=tenant_name(tenant),
-        api_key=credential_pb2.ApiKey(display_name=name, scopes=["mail"]),
+        api_key=credential_pb2.ApiKey(display_name=display_name, scopes=["mail"]),
         request_id=str(uuid.uuid4()),
     )
     async with session.control() as operator:

@@ -51,7 +51,8 @@ def send(
     as_json: JsonOption = False,
 ) -> None:
     """Send one message by SMTP."""
-    demo = _demo(installation(config))
+    # The demo account's password goes to the demo installation and nowhere else.
+    demo = _demo(installation(config)) if host is None and port is None else {}
     message = EmailMessage()
     try:
         message["From"] = sender or (demo_accounts.DEFAULT_SENDER if demo else "")

@@ -19,7 +19,7 @@ async def create(
     session: Session,
     tenant: Annotated[str, typer.Argument(help="Id of the new tenant: a-z, 0-9 and -.")],
     parent: Annotated[str, typer.Option(help="Tenant above it.")] = "operator",
-    name: Annotated[str, typer.Option(help="Name for people.")] = "",
+    display_name: Annotated[str, typer.Option(help="Name for people.")] = "",
     default_sender: Annotated[str, typer.Option(help="From address for messages without one.")] = "",
     credits_from_parent: Annotated[int, typer.Option("--credits", min=0, help="Credits moved from the parent.")] = 0,
 ) -> None:
@@ -27,7 +27,7 @@ async def create(
     request = tenant_service_pb2.CreateTenantRequest(
         parent=tenant_name(parent),
         tenant_id=tenant,
-        tenant=tenant_pb2.Tenant(display_name=name, default_sender=default_sender),
+        tenant=tenant_pb2.Tenant(display_name=display_name, default_sender=default_sender),
         initial_credits=credits_from_parent,
         request_id=str(uuid.uuid4()),
     )

@@ -1,5 +1,7 @@
 """`barua up`: run a whole installation in the foreground. The work is in ``control.supervisor``."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +42,11 @@ def up(
         raise typer.Exit(EXIT_KILLED)
 
 
+def _command() -> str:
+    """How this program was called, so that what is shown can be pasted: a path, or ``barua``."""
+    return shlex.quote(sys.argv[0]) if Path(sys.argv[0]).name == "barua" else "barua"
+
+
 def _welcome(options: Options) -> None:
     for line in welcome(options):
         print_line(line)
@@ -63,7 +70,7 @@ def welcome(options: Options) -> list[str]:
             f"  credentials   {options.path(demo_accounts.FILE)}",
             "",
             "Send a first message from another terminal:",
-            '  barua send --to somebody@example.com --subject "Hello"',
+            f'  {_command()} send --to somebody@example.com --subject "Hello"',
             f"  curl -s http://{local(options.inbox.http_listen)}/messages",
         ]
     return [*lines, "", "Ctrl-C stops it."]

@@ -26,6 +26,9 @@ CREDITS = "Insufficient credits"
 USERNAME_TAKEN = "The username is already taken."
 """Usernames are unique on the whole server."""
 
+KEY_REUSED = "The Idempotency-Key was used before with another request; take a new one."
+"""The fields of a repetition must be those of the first request."""
+
 CHALLENGE = 'Basic realm="Reseller API", charset="UTF-8"'
 """The WWW-Authenticate field of the reseller paths (RFC 7617)."""
 RETRY_SECONDS = 5
@@ -60,6 +63,8 @@ def problem(refusal: Refusal, insufficient: str = CREDITS, challenge: bool = Fal
         return unauthenticated(challenge)
     if reason is Reason.INSUFFICIENT_CREDITS:
         return Problem(402, insufficient)
+    if reason is Reason.REQUEST_ID_REUSED:
+        return Problem(409, KEY_REUSED)
     if reason in _TEMPORARY:
         status = 429 if reason is Reason.RATE_LIMITED else 503
         seconds = math.ceil(refusal.retry_after) if refusal.retry_after else RETRY_SECONDS

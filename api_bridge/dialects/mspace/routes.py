@@ -1,12 +1,12 @@
 """The paths of MSpace: read, translate, call, translate back.
 
-A message larger than ``OFF_LOOP_BYTES`` is translated in a thread, so that it does not hold up the small ones.
+A large message (``bulk``) is translated beside the loop, so that it does not hold up the small ones, and composed only
+when the MTA knows its API key, so that strangers cannot have the bridge work for them.
 """
 
-import asyncio
 import uuid
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,18 +15,24 @@ from starlette.routing import BaseRoute, Route
 from api_bridge import credentials
 from api_bridge.backend import Backend
 from api_bridge.body import Budget, parse_object, received
+from api_bridge.bulk import OFF_LOOP_BYTES, Bulk
 from api_bridge.dialects.mspace import errors, shapes
 from api_bridge.endpoint import Endpoint, json_answer, plain_error
-from api_bridge.problems import Problem
+from api_bridge.problems import Problem, bad_request
 from mta.runtime.options import BridgeOptions
 from mta.runtime.refusals import Refusal
 
 PREFIXES = ("/email/api", "/api")
 """Where the three calls are: the original's path, and the one that its documentation prints."""
-OFF_LOOP_BYTES = 262_144
-"""Bodies above this are parsed and composed in a thread (about 3 ms of work at this size)."""
+RESELLER_BYTES = 65_536
+"""Size of the body of a reseller call, if ``bridge.body_bytes`` allows as much."""
+IDEMPOTENCY_KEY = "idempotency-key"
+"""Header field of a reseller call that makes its repetition safe."""
+MAX_IDEMPOTENCY_KEY = 200
+"""Characters of its value."""
 
-_Result = TypeVar("_Result")
+_REQUEST_IDS = uuid.UUID("6a1d0a52-3b7e-5c0f-9d53-8f1c8a0e7b64")
+"""Namespace of the request ids that are made from idempotency keys; another one would make repetitions unknown."""
 
 
 class MSpace:
@@ -37,6 +43,7 @@ class MSpace:
     def __init__(self, backend: Backend, options: BridgeOptions, budget: Budget) -> None:
         self._backend = backend
         self._budget = budget
+        self._bulk = Bulk()
         self._body_bytes = options.body_bytes
         self._errors_as_200 = options.mspace_errors_as_200
 
@@ -62,20 +69,20 @@ class MSpace:
         return response
 
     async def _create_sub_user(self, request: Request) -> Response:
-        authorization = _login(request)
-        async with received(request, self._body_bytes, self._budget) as data:
+        authorization, request_id = _login(request), _request_id(request)
+        async with received(request, min(self._body_bytes, RESELLER_BYTES), self._budget) as data:
             body = shapes.decode(_document(request, data), shapes.CreateSubUser)
         try:
-            await self._backend.create_tenant(authorization, shapes.tenant_request(body, str(uuid.uuid4())))
+            await self._backend.create_tenant(authorization, shapes.tenant_request(body, request_id))
         except Refusal as refusal:
             raise errors.creation_problem(refusal) from None
         return json_answer(200, {"status": "success", "message": "Sub-user created successfully"})
 
     async def _manage_credits(self, request: Request) -> Response:
-        authorization = _login(request)
-        async with received(request, self._body_bytes, self._budget) as data:
+        authorization, request_id = _login(request), _request_id(request)
+        async with received(request, min(self._body_bytes, RESELLER_BYTES), self._budget) as data:
             body = shapes.decode(_document(request, data), shapes.ManageCredits)
-        adds, transfer = shapes.transfer_request(body, str(uuid.uuid4()))
+        adds, transfer = shapes.transfer_request(body, request_id)
         try:
             answer = await self._backend.transfer_credits(authorization, transfer)
         except Refusal as refusal:
@@ -84,16 +91,20 @@ class MSpace:
         return json_answer(200, shapes.transferred(adds, answer))
 
     async def _send(self, request: Request) -> Response:
+        peer = request.client.host if request.client else ""
         async with received(request, self._body_bytes, self._budget) as data:
+            if len(data) > OFF_LOOP_BYTES:
+                return await self._send_large(request, data, peer)
+            authorization, body = _message(request, data)
+            answer = await self._backend.submit_message(authorization, shapes.message_request(body), peer)
+        return json_answer(200, shapes.sent(answer))
 
-            def translate() -> tuple[str | None, Any]:
-                body = shapes.decode(_document(request, data), shapes.Send)
-                return credentials.api_key(body.apiKey), shapes.message_request(body)
-
-            authorization, message = await _computed(len(data), translate)
-            if authorization is None:
-                raise errors.unauthenticated(challenge=False)
-            peer = request.client.host if request.client else ""
+    async def _send_large(self, request: Request, data: bytes, peer: str) -> Response:
+        async with self._bulk.room(len(data)):
+            authorization, body = await self._bulk.compute(lambda: _message(request, data))
+            await self._backend.check_key(authorization)
+            message = await self._bulk.compute(lambda: shapes.message_request(body))
+            del body
             answer = await self._backend.submit_message(authorization, message, peer)
         return json_answer(200, shapes.sent(answer))
 
@@ -109,5 +120,20 @@ def _document(request: Request, data: bytes) -> dict[str, Any]:
     return parse_object(data, request.headers.get("content-type", ""))
 
 
-async def _computed(size: int, compute: Callable[[], _Result]) -> _Result:
-    return compute() if size <= OFF_LOOP_BYTES else await asyncio.to_thread(compute)
+def _message(request: Request, data: bytes) -> tuple[str, shapes.Send]:
+    """The credentials and the body of a send. Raises Problem."""
+    body = shapes.decode(_document(request, data), shapes.Send)
+    authorization = credentials.api_key(body.apiKey)
+    if authorization is None:
+        raise errors.unauthenticated(challenge=False)
+    return authorization, body
+
+
+def _request_id(request: Request) -> str:
+    """A new one, or the same for the same idempotency key. Control keeps those of each reseller and call apart."""
+    keys = request.headers.getlist(IDEMPOTENCY_KEY)
+    if not keys:
+        return str(uuid.uuid4())
+    if len(keys) > 1 or not 1 <= len(keys[0]) <= MAX_IDEMPOTENCY_KEY:
+        raise bad_request(f"Idempotency-Key must be given once and have 1 to {MAX_IDEMPOTENCY_KEY} characters.")
+    return str(uuid.uuid5(_REQUEST_IDS, keys[0]))

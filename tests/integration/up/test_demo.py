@@ -212,7 +212,7 @@ def test_operator_verbs(up: Installation) -> None:
     assert "blocked@example.com" in up.run("suppression", "list", ACCOUNT)
     up.run("suppression", "remove", ACCOUNT, "blocked@example.com")
     assert "blocked@example.com" not in up.run("suppression", "list", ACCOUNT)
-    key = up.run("key", "create", ACCOUNT, "--name", "shop").strip()
+    key = up.run("key", "create", ACCOUNT, "--display-name", "shop").strip()
     assert key.startswith("bk_")
     assert key.split("_")[1] in up.run("key", "list", ACCOUNT)
     up.run("tenant", "create", "shop", "--parent", RESELLER, "--credits", "5")

@@ -17,10 +17,10 @@ from typing import TypeVar
 from api_bridge.problems import overloaded
 
 OFF_LOOP_BYTES = 65_536
-"""Bodies above this are large: parsing and composing one takes a millisecond, and up to 30 if it is made to."""
-COST = 6
-"""Octets in memory for each octet of a large body, at most: measured with 34 MB of plain text, HTML and files."""
-TOTAL_BYTES = 536_870_912
+"""Bodies above this are large: parsing and composing one takes a millisecond, up to 30 if it is made to."""
+COST = 8
+"""Octets in memory for each octet of a large body, at most: measured with 34 MB of text in all encodings."""
+TOTAL_BYTES = 671_088_640
 """Memory of all large requests together. One that needs more than all of it gets all of it."""
 WAIT_SECONDS = 15.0
 """How long a request waits for its room."""

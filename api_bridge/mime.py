@@ -55,6 +55,7 @@ _CONTENT_TYPE = re.compile(
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 _KEPT = bytes({*b"\t\n", *range(32, 127)} - {*b"="})
 """Octets that quoted-printable writes as themselves (RFC 2045 §6.7)."""
+_BLOCK = 57 * 1024  # whole lines of base64; all lines of a large file at once would take as much memory again
 _TYPES = MimeTypes()  # the built-in table only: the system's files differ from machine to machine
 
 
@@ -207,5 +208,9 @@ def _content_type(field: str, attachment: Attachment) -> str:
 
 
 def _base64(data: bytes) -> bytes:
-    encoded = binascii.b2a_base64(data, newline=False)
+    return b"".join([_base64_lines(data[start : start + _BLOCK]) for start in range(0, len(data), _BLOCK)]) or b"\r\n"
+
+
+def _base64_lines(block: bytes) -> bytes:
+    encoded = binascii.b2a_base64(block, newline=False)
     return b"\r\n".join([encoded[start : start + 76] for start in range(0, len(encoded), 76)]) + b"\r\n"

@@ -21,6 +21,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -56,6 +57,15 @@ MAX_CONNECTIONS = 210
 """The largest pool and a few for people."""
 _MAX_SOCKET_PATH = 107
 
+# subprocess itself would change the user after a plain fork, in which gRPC's fork handlers crash when it is running.
+_BECOME = """
+import os, sys
+uid, gid, *command = sys.argv[1:]
+os.setgroups([])
+os.setgid(int(gid))
+os.setuid(int(uid))
+os.execv(command[0], command)
+"""
 _STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _SETTINGS = {
     "listen_addresses": "",
@@ -116,17 +126,7 @@ class EmbeddedPostgres:
         pause = CHECK_SECONDS
         while self._wanted:
             await asyncio.sleep(pause)
-            async with self._changing:
-                if not self._wanted or self.pid is not None:
-                    pause = CHECK_SECONDS
-                    continue
-                log.error("postgres_gone", data=str(self.data))
-                try:
-                    await self._start_server()
-                    pause = CHECK_SECONDS
-                except (OptionsError, OSError) as error:
-                    pause = min(2 * pause, MAX_PAUSE_SECONDS)
-                    log.error("postgres_not_started", reason=str(error), again_in_seconds=pause)
+            pause = CHECK_SECONDS if await self._mended() else min(2 * pause, MAX_PAUSE_SECONDS)
 
     async def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """Stop the server: "fast" ends its sessions, "immediate" crashes it. Does nothing if it does not run."""
@@ -142,6 +142,19 @@ class EmbeddedPostgres:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    async def _mended(self) -> bool:
+        """Start the server if it should run and does not; False if that failed."""
+        async with self._changing:
+            if not self._wanted or self.pid is not None:
+                return True
+            log.error("postgres_gone", data=str(self.data))
+            try:
+                await self._start_server()
+            except (OptionsError, OSError) as error:
+                log.error("postgres_not_started", reason=str(error))
+                return False
+            return True
 
     def _wait_for_end(self, pid: int) -> None:
         deadline = time.monotonic() + STOP_SECONDS
@@ -274,15 +287,12 @@ class EmbeddedPostgres:
     def _run_and_wait(self, program: str, arguments: tuple[str, ...]) -> None:
         with tempfile.TemporaryFile() as output:  # a pipe would stay open as long as the server lives
             finished = subprocess.run(
-                [program, *arguments],
+                [*self._as_user(), program, *arguments],
                 check=False,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 cwd="/",
-                user=self._user.pw_uid if self._user is not None else None,
-                group=self._user.pw_gid if self._user is not None else None,
-                extra_groups=[] if self._user is not None else None,
             )
             output.seek(0)
             said = output.read().decode("utf-8", "replace").strip()
@@ -290,6 +300,12 @@ class EmbeddedPostgres:
             name = Path(program).name
             status = finished.returncode
             raise OptionsError(f"{name} failed ({status}), see {self._start_log}; it said: {said[-1000:]}")
+
+    def _as_user(self) -> list[str]:
+        """What runs the command after it as the server's user."""
+        if self._user is None:
+            return []
+        return [sys.executable, "-I", "-S", "-c", _BECOME, str(self._user.pw_uid), str(self._user.pw_gid)]
 
 
 def _programs() -> Path:

@@ -1,5 +1,6 @@
 """DomainService: sender domains and their DKIM keys."""
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -41,6 +42,7 @@ class DomainServicer(DomainServiceServicer):
         self._sealer = sealer
         self._checker = checker
         self._sending_host = sending_host
+        self._making_keys = asyncio.Semaphore(1)
 
     async def CreateDomain(
         self, request: domain_service_pb2.CreateDomainRequest, context: _Context
@@ -52,8 +54,17 @@ class DomainServicer(DomainServiceServicer):
         if request.trusted and who.role is not Role.OPERATOR:
             raise Refusal(Reason.PERMISSION_DENIED, "only the operator may take a domain on trust", field="trusted")
         signing_off = request.settings.signing == domain_pb2.Domain.SIGNING_OFF
-        await self._database.transact(lambda c: tenants.visible(c, who.tenant_id, tenant_id))
-        keys = await self._new_keys(tenant_id, domain)
+        earlier = await self._mutations.earlier(request, domain_pb2.Domain)
+        if earlier is not None:
+            return earlier
+
+        async def check(connection: Connection) -> None:
+            await tenants.visible(connection, who.tenant_id, tenant_id)
+            await domains.check_available(connection, tenant_id, domain, verified=request.trusted)
+
+        # Before the keys, which cost a quarter of a second, and which a dry run has no use for.
+        await self._database.transact(check)
+        keys = [] if request.validate_only else await self._new_keys(tenant_id, domain)
 
         async def effect(connection: Connection) -> domain_pb2.Domain:
             await tenants.visible(connection, who.tenant_id, tenant_id)
@@ -130,7 +141,8 @@ class DomainServicer(DomainServiceServicer):
         return await self._database.transact(read)
 
     async def _new_keys(self, tenant_id: str, domain: str) -> list[DkimKey]:
-        pairs = await dkimkeys.generate()
+        async with self._making_keys:  # the cores are for the others
+            pairs = await dkimkeys.generate()
         return [
             DkimKey(
                 pair.selector,

@@ -27,6 +27,8 @@ MAX_TEXT = 1000
 """Characters kept of a reply or a name."""
 MAX_SUBJECT = 500
 
+_KINDS = {kind.value: kind for kind in EventKind}  # several times as fast as EventKind(number)
+
 _events = Counter("barua_control_journal_events_total", "Events recorded.", ["kind"])
 _seconds = Histogram("barua_control_journal_batch_seconds", "Time to record one batch of events.")
 
@@ -63,7 +65,7 @@ def _checked(protos: Iterable[event_pb2.Event]) -> Iterator[Event]:
         last = proto.sequence
         try:
             event = _event(proto)
-        except (ValueError, OverflowError):
+        except (KeyError, ValueError, OverflowError):
             field = f"events[{index}]"
             raise fields.invalid(field, f"{field} has an unknown kind or an impossible time") from None
         if event.lease_id < 0 or event.credits < 0:
@@ -75,7 +77,7 @@ def _checked(protos: Iterable[event_pb2.Event]) -> Iterator[Event]:
 def _event(proto: event_pb2.Event) -> Event:
     return Event(
         sequence=proto.sequence,
-        kind=EventKind(proto.kind),
+        kind=_KINDS[proto.kind],
         time=from_proto(proto.time),
         tenant_id=_text(proto.tenant_id, MAX_TEXT),
         recipient_id=proto.recipient_id,

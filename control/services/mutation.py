@@ -54,6 +54,14 @@ class Mutations:
 
         return await self._database.transact(work, keep=not dry)
 
+    async def earlier(self, request: Any, answer_type: type[Answer]) -> Answer | None:
+        """The answer to an earlier run of this request; for effects with costly preparations. ``run`` looks again."""
+        if not request.request_id or request.validate_only:
+            return None
+        key = self._key(request)
+        kept = await self._database.transact(lambda connection: request_log.find(connection, key))
+        return answer_type.FromString(kept) if kept is not None else None
+
     def _key(self, request: Any) -> RequestKey:
         request_id = fields.identifier(request.request_id, "request_id")
         body = type(request)()

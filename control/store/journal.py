@@ -97,10 +97,11 @@ async def record(connection: Connection, holder: uuid.UUID, node: str, events: S
     fresh = [event for event in events if event.sequence > recorded]
     if not fresh:
         return recorded, 0
-    await _settle_credits(connection, holder, fresh)
     happened = [event for event in fresh if event.kind is not EventKind.LEASE_RELEASED]
     await _write_records(connection, happened)
     await _write_events(connection, row["number"], happened)
+    # Last, because it locks accounts, and other holders and transfers wait for them.
+    await _settle_credits(connection, holder, fresh)
     newest = fresh[-1].sequence
     await connection.execute(
         "UPDATE holder SET recorded_sequence = $2, node = $3 WHERE holder_id = $1", holder, newest, node

@@ -36,19 +36,24 @@ async def claim(connection: Connection, key: RequestKey) -> bytes | None:
     )
     if new:
         return None
+    earlier = await find(connection, key)
+    if earlier is None:  # it was there and has just been forgotten
+        raise _reused(key)
+    return earlier
+
+
+async def find(connection: Connection, key: RequestKey) -> bytes | None:
+    """The earlier answer to this request, if there is one. REQUEST_ID_REUSED for another body."""
     row = await connection.fetchrow(
         "SELECT fingerprint, answer FROM request_log WHERE tenant_id = $1 AND method = $2 AND request_id = $3",
         key.tenant_id,
         key.method,
         key.request_id,
     )
-    if row is None or row["answer"] is None or row["fingerprint"] != key.fingerprint:
-        raise Refusal(
-            Reason.REQUEST_ID_REUSED,
-            "request_id was used before with another request; take a new one",
-            field="request_id",
-            metadata={"request_id": str(key.request_id)},
-        )
+    if row is None:
+        return None
+    if row["answer"] is None or row["fingerprint"] != key.fingerprint:
+        raise _reused(key)
     answer: bytes = row["answer"]
     return answer
 
@@ -68,4 +73,13 @@ async def forget_old(connection: Connection) -> None:
     """Remove answers whose time is over."""
     await connection.execute(
         "DELETE FROM request_log WHERE created_at < now() - make_interval(hours => $1)", KEPT_HOURS
+    )
+
+
+def _reused(key: RequestKey) -> Refusal:
+    return Refusal(
+        Reason.REQUEST_ID_REUSED,
+        "request_id was used before with another request; take a new one",
+        field="request_id",
+        metadata={"request_id": str(key.request_id)},
     )

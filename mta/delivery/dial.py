@@ -7,6 +7,7 @@ that come out of the DNS are not connected to, so that nobody can make us talk t
 
 import asyncio
 import ipaddress
+import os
 import ssl
 import time
 from dataclasses import dataclass
@@ -173,5 +174,6 @@ class Dialer:
 
 
 def _reason(error: OSError | ValueError) -> str:
-    words = error.strerror if isinstance(error, OSError) else None
-    return (words or str(error) or type(error).__name__).lower()
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()  # its own words hold addresses, in a form that differs by event loop
+    return (str(error) or type(error).__name__).lower()

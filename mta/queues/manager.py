@@ -123,8 +123,11 @@ class QueueManager:
         return any(self._by_domain[domain] <= DOMAIN_RECIPIENTS // 2 for domain in self._passed_over)
 
     def _submit(self, page: Sequence[QueuedRecipient]) -> None:
-        taken = [recipient for recipient in page if self._wanted(recipient)]
-        self._enter(taken)
+        taken: list[QueuedRecipient] = []
+        for recipient in page:
+            if self._wanted(recipient):
+                self._enter((recipient,))
+                taken.append(recipient)
         for job in jobs_of(taken, None):
             self._delivery.submit(job)
 

@@ -36,7 +36,7 @@ class DnsResolver:
         self._resolver = dns.asyncresolver.Resolver(configure=not nameservers)
         if nameservers:
             self._resolver.nameservers = [dns.nameserver.Do53Nameserver(host, port) for host, port in nameservers]
-        self._resolver.timeout = min(3.0, timeout_seconds)
+        self._resolver.timeout = min(3.0, timeout_seconds / 3)  # so that a lost packet or a dead server leaves time
         self._resolver.lifetime = timeout_seconds
         self._resolver.cache = None
         self._cache_size = cache_size

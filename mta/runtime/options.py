@@ -291,7 +291,7 @@ def split_address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
+    if not colon or not host or not (port.isascii() and port.isdecimal()) or not 0 <= int(port) <= 65535:
         raise OptionsError(f'"{text}" is not an address: write host:port, such as 127.0.0.1:2525 or [::1]:2525')
     return host, int(port)
 

@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -75,6 +75,7 @@ class ReadyQueueLaws(RuleBasedStateMachine):
 
 
 TestReadyQueueLaws = ReadyQueueLaws.TestCase
+TestReadyQueueLaws.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 
 
 @given(st.lists(TENANTS, min_size=1, max_size=200), TENANTS)

@@ -101,12 +101,14 @@ class MSpace:
 
     async def _send_large(self, request: Request, data: bytes, peer: str) -> Response:
         async with self._bulk.room(len(data)):
-            authorization, body = await self._bulk.compute(lambda: _message(request, data))
-            await self._backend.check_key(authorization)
-            message = await self._bulk.compute(lambda: shapes.message_request(body))
-            del body
+            authorization, message = await self._composed(request, data)
             answer = await self._backend.submit_message(authorization, message, peer)
         return json_answer(200, shapes.sent(answer))
+
+    async def _composed(self, request: Request, data: bytes) -> tuple[str, Any]:
+        authorization, body = await self._bulk.compute(lambda: _message(request, data))
+        await self._backend.check_key(authorization)
+        return authorization, await self._bulk.compute(lambda: shapes.message_request(body))
 
 
 def _login(request: Request) -> str:

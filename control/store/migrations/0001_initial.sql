@@ -49,26 +49,30 @@ CREATE TABLE api_key (
 );
 CREATE INDEX api_key_by_tenant ON api_key (tenant_id, key_id);
 
+-- A claim of a domain. Any tenant may claim; whoever proves it first has it.
 CREATE TABLE domain (
-    domain      text COLLATE "C" PRIMARY KEY,
+    domain      text COLLATE "C" NOT NULL,
     tenant_id   text COLLATE "C" NOT NULL REFERENCES tenant,
     verified    boolean NOT NULL,
     signing_off boolean NOT NULL,
     -- What the challenge record must contain.
     challenge   text NOT NULL,
-    created_at  timestamptz NOT NULL DEFAULT now()
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, domain)
 );
-CREATE INDEX domain_by_tenant ON domain (tenant_id, domain);
+CREATE UNIQUE INDEX domain_verified ON domain (domain) WHERE verified;
 
 CREATE TABLE dkim_key (
-    domain             text COLLATE "C" NOT NULL REFERENCES domain ON DELETE CASCADE,
+    tenant_id          text COLLATE "C" NOT NULL,
+    domain             text COLLATE "C" NOT NULL,
     selector           text COLLATE "C" NOT NULL,
     algorithm          text NOT NULL CHECK (algorithm IN ('rsa', 'ed25519')),
     -- As published in "p=" (RFC 6376 §3.6.1, RFC 8463 §4).
     public_key         bytea NOT NULL,
     -- PKCS #8 under AES-256-GCM; only workers open it.
     sealed_private_key bytea NOT NULL,
-    PRIMARY KEY (domain, selector)
+    PRIMARY KEY (tenant_id, domain, selector),
+    FOREIGN KEY (tenant_id, domain) REFERENCES domain ON DELETE CASCADE
 );
 
 CREATE TABLE suppression (

@@ -7,8 +7,10 @@ import email.policy
 import json
 import subprocess
 import sys
+import time
 import uuid
 from email.message import EmailMessage
+from pathlib import Path
 
 import httpx
 import pytest
@@ -333,3 +335,69 @@ def test_malformed_addresses(client: httpx.Client, api_key: str, to: str) -> Non
     answer = post(client, SEND, apiKey=api_key, to=to, subject="s", body="b")
     assert answer.status_code == 400
     assert answer.json()["message"].startswith("to")
+
+
+def test_a_stranger_cannot_stall_the_bridge(shared_stack: Stack) -> None:
+    """Six bodies of 34 MB at once with a key that nobody has: each took half a minute, and so did everything else."""
+    document = {"apiKey": "bk_aaaaaaaaaaaa_" + "a" * 32, "to": "a@example.net", "subject": "s"}
+    content = json.dumps({**document, "body": "<p>ab cd</p>\n" * 2_400_000}).encode()
+    slowest, done = 0.0, False
+
+    def attack(_: int) -> int:
+        with httpx.Client(base_url=shared_stack.bridge_url, timeout=60) as own:
+            return own.post(SEND, content=content).status_code
+
+    def probe() -> None:
+        nonlocal slowest
+        with httpx.Client(base_url=shared_stack.bridge_url, timeout=60) as own:
+            while not done:
+                started = time.monotonic()
+                assert own.get("/healthz").status_code == 200
+                slowest = max(slowest, time.monotonic() - started)
+                time.sleep(0.01)
+
+    with concurrent.futures.ThreadPoolExecutor(7) as pool:
+        probing, started = pool.submit(probe), time.monotonic()
+        try:
+            statuses = set(pool.map(attack, range(6)))
+        finally:
+            done = True
+        probing.result(60)
+    assert statuses == {401}
+    assert time.monotonic() - started < 15
+    assert slowest < 3
+    status = Path(f"/proc/{shared_stack.bridge.pid}/status").read_text()
+    peak = int(status.partition("VmHWM:")[2].split()[0])
+    assert peak < 1_000_000, f"the bridge took {peak} kB"
+
+
+def test_every_password_that_is_accepted_can_log_in(shared_stack: Stack, client: httpx.Client) -> None:
+    for password in ("п" * 256, "abc\u00a0defgh", "a" * 8):
+        login = Login(unique("sub"), password)
+        answer = post(client, CREATE, shared_stack.reseller_login, username=login.username, password=password)
+        assert answer.status_code == 200
+        answer = client.post(
+            MANAGE,
+            json={"sub_username": "nobody", "action": "ADD", "amount": 1},
+            headers={"authorization": "Basic " + base64.b64encode(f"{login.username}:{password}".encode()).decode()},
+        )
+        check_error(answer, 404, "The target sub-username was not found.")
+
+
+def test_a_repeated_call_with_an_idempotency_key_is_made_once(shared_stack: Stack, client: httpx.Client) -> None:
+    stack, key = shared_stack, {b"Idempotency-Key": f"Auftrag № {unique('k')}".encode()}
+    auth = basic(stack.reseller_login)
+    creation = {"username": unique("sub"), "password": "developer123", "credits": 5}
+    for _ in range(3):
+        answer = client.post(CREATE, json=creation, auth=auth, headers=key)
+        assert (answer.status_code, answer.json()["status"]) == (200, "success")
+    before = stack.operator.balance(RESELLER).balance
+    transfer = {"sub_username": creation["username"], "action": "ADD", "amount": 10}
+    answers = [client.post(MANAGE, json=transfer, auth=auth, headers=key) for _ in range(3)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.text for answer in answers} == {answers[0].text}
+    assert stack.operator.balance(RESELLER).balance == before - 10
+
+    answer = client.post(MANAGE, json={**transfer, "amount": 11}, auth=auth, headers=key)
+    check_error(answer, 409, "The Idempotency-Key was used before with another request; take a new one.")
+    assert client.post(MANAGE, json=transfer, auth=auth).json()["subuser_balance"] == 25

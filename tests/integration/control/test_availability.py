@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import asyncpg
@@ -97,6 +98,24 @@ async def test_migrations_run_once_when_many_start_together(postgres_server: Pos
     async with opened(postgres_server.url_of("many_starts"), pool_size=5) as database:
         await asyncio.gather(*(migrate(database) for _ in range(5)))
         assert await database.transact(lambda c: c.fetchval("SELECT count(*) FROM tenant")) == 1
+
+
+async def test_an_embedded_server_that_was_killed_is_started_again(tmp_path: Path) -> None:
+    embedded = EmbeddedPostgres(tmp_path / "postgres")
+    async with running("embedded", tmp_path) as control:
+        killed = embedded.pid
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        async with asyncio.timeout(20):
+            while embedded.pid in (None, killed):  # noqa: ASYNC110 - a file tells
+                await asyncio.sleep(0.05)
+            while True:
+                with suppress(Refusal):
+                    await control.call(control.tenants.GetTenant, ROOT)
+                    break
+                await asyncio.sleep(0.1)
+        await until_serving(control.channel)
+    assert embedded.pid is None
 
 
 @pytest.fixture

@@ -1,17 +1,20 @@
 """Leases and the journal: crashes at every step, replays, unsound nodes; the ledger stays exact."""
 
 import asyncio
+import time
 from collections.abc import Iterable
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from barua.control.v1 import history_service_pb2, lease_service_pb2
+from barua.control.v1.credit_service_pb2 import TransferCreditsRequest
 from barua.journal.v1 import journal_service_pb2
 from barua.journal.v1.event_pb2 import Event
 
 from control.database import Database
-from mta.runtime.refusals import Reason
+from control.store import leases as store
+from mta.runtime.refusals import Reason, Refusal
 from tests.integration.control.harness import Control, basic, new_id
 
 NOON = Timestamp(seconds=1_800_000_000)
@@ -217,6 +220,48 @@ async def test_usage_that_no_lease_covers_is_refused_whole(spool: Spool) -> None
     assert await spool.refused(spool.received(lease_of_nobody, 4)) is Reason.FAILED_PRECONDITION
     assert await figures(spool.control, "tenants/tenant") == (990, 10, 0)
     assert await spool.tell(good) == 1
+
+
+async def test_credits_spent_without_a_lease_are_refused(spool: Spool) -> None:
+    nobody = lease_service_pb2.Lease(lease_id=0, tenant_id="tenant")
+    assert await spool.refused(spool.received(nobody, 1)) is Reason.FAILED_PRECONDITION
+    assert await spool.tell(spool.received(nobody, 1, credits=0)) == spool.sequence
+
+
+async def test_leases_wait_while_a_transfer_does(spool: Spool) -> None:
+    """Two workers that send: what the one gives back must not go to the other before the transfer has it."""
+    child = await spool.control.tenant("child", "tenant")
+    leases = [await spool.acquire(spool.wish("tenant", 10_000)) for _ in range(5)]
+    other = Spool(spool.control)
+    await other.open()
+    request = TransferCreditsRequest(source="tenants/tenant", destination=child, amount=985)
+    moving = asyncio.create_task(spool.control.call(spool.control.credits.TransferCredits, request))
+    await asyncio.sleep(0.2)
+    eager = [asyncio.create_task(one.acquire(one.wish("tenant", 10_000))) for one in (spool, other)]
+    await spool.tell(spool.received(leases[0], 1, credits=10))
+    for lease, rest in zip(leases, [490, 250, 125, 100, 25], strict=True):
+        await spool.tell(spool.released(lease, rest))
+        await asyncio.sleep(0.1)
+    assert (await moving).source.balance == 5
+    results = await asyncio.gather(*eager, return_exceptions=True)
+    assert [result.amount for result in results if isinstance(result, lease_service_pb2.Lease)] == [5]
+    assert [result.reason for result in results if isinstance(result, Refusal)] == [Reason.CREDITS_UNAVAILABLE]
+    assert await figures(spool.control, "tenants/tenant") == (0, 5, 10)
+
+
+async def test_a_hold_ends_by_itself_and_a_pause_follows(spool: Spool, database: Database) -> None:
+    async def hold() -> None:
+        await database.transact(lambda connection: store.recall(connection, "tenant", hold=True))
+
+    await hold()
+    started = time.monotonic()
+    lease = await spool.acquire(spool.wish("tenant", 100))
+    assert time.monotonic() - started > 1.5
+    await hold()
+    started = time.monotonic()
+    await spool.acquire(spool.wish("tenant", 100))
+    assert time.monotonic() - started < 0.5
+    assert lease.amount == 100
 
 
 async def test_malformed_batches_are_refused(spool: Spool) -> None:

@@ -6,11 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
+import pytest
+
 from barua.control.v1 import credential_pb2, credential_service_pb2, domain_service_pb2, suppression_service_pb2
 from barua.policy.v1 import policy_service_pb2
 from barua.policy.v1.policy_service_pb2 import Change, WatchPolicyResponse
 
-from control.database import Database
+from control.announcements import Announcements
+from control.database import Connection, Database
 from control.store import leases, policy_log
 from mta.mailauth.sealing import open_sealed
 from mta.runtime.refusals import Reason
@@ -154,6 +158,106 @@ async def test_a_node_that_cannot_go_on_gets_a_snapshot(control: Control, databa
             assert await replica.step() == "snapshot_begin", (after, lineage)
     async with watching(control, head.revision - 2, head.lineage) as replica:
         assert await replica.step() == "changes"
+
+
+@pytest.mark.parametrize(
+    "restored",
+    ["UPDATE policy_head SET lineage = gen_random_uuid()", "UPDATE policy_head SET revision = revision - 1"],
+)
+async def test_a_stream_ends_when_the_history_is_another_one(
+    control: Control, database: Database, restored: str
+) -> None:
+    await suppress(control, "ann@x.test")
+    async with watching(control) as replica:
+        await replica.until(await head_of(database))
+        await asyncio.sleep(1.2)  # the poll has seen it
+        await database.transact(lambda connection: connection.execute(restored))
+        assert await ends(replica) < 3
+    async with watching(control, replica.revision, replica.lineage) as again:
+        assert await again.step() == "snapshot_begin"
+
+
+async def test_a_stream_notices_itself_that_the_history_is_another_one(
+    database: Database, database_url: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control.announcements.POLL_SECONDS", 60)
+    async with running(database_url, tmp_path / "home") as control, watching(control) as replica:
+        await replica.until(await head_of(database))
+        await database.transact(lambda c: c.execute("UPDATE policy_head SET lineage = gen_random_uuid()"))
+        assert await ends(replica) < 6
+
+
+async def test_a_lost_announcement_is_found_after_any_error(control: Control, database: Database) -> None:
+    await database.transact(lambda connection: connection.execute("ALTER TABLE policy_head RENAME TO away"))
+    await asyncio.sleep(2.5)
+    await database.transact(lambda connection: connection.execute("ALTER TABLE away RENAME TO policy_head"))
+    async with watching(control) as replica:
+        await replica.until(await head_of(database))
+        await change_silently(database)
+        await asyncio.wait_for(replica.until(await head_of(database)), 3)
+
+
+async def test_what_was_announced_while_nobody_listened_is_found(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Announcements, "_poll", lambda self: asyncio.sleep(0))
+    announcements = Announcements(database, lambda: None)
+    announcements.start()
+    try:
+        with announcements.subscription() as subscriber:
+            await asyncio.wait_for(subscriber.changed(5), 6)
+            await change_silently(database)
+            listeners = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+            await database.transact(
+                lambda c: c.execute(f"{listeners} AND datname = current_database() AND pid <> pg_backend_pid()")
+            )
+            await asyncio.wait_for(subscriber.changed(5), 6)
+            assert subscriber.revision == await head_of(database)
+    finally:
+        await announcements.close()
+
+
+async def test_a_log_that_is_cut_while_it_is_read_skips_nothing(
+    control: Control, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10):
+        await suppress(control, f"user{number}@x.test")
+    head = await database.transact(policy_log.head)
+    read_head = policy_log.head
+
+    async def slowly(connection: Connection) -> policy_log.Head:
+        found = await read_head(connection)
+        await database.transact(lambda other: policy_log.trim(other, kept=3))
+        return found
+
+    async with watching(control, 2, head.lineage) as replica:
+        monkeypatch.setattr(policy_log, "head", slowly)
+        try:
+            await replica.until(head.revision)
+        except grpc.aio.AioRpcError:
+            return  # it comes again, and gets a snapshot
+    assert len(keys(replica, "suppression")) == 10
+
+
+async def change_silently(database: Database) -> None:
+    """A change whose announcement is lost."""
+    await database.transact(
+        lambda c: c.execute(
+            "WITH head AS (UPDATE policy_head SET revision = revision + 1 RETURNING revision)"
+            " INSERT INTO policy_change (revision, kind, scope, key)"
+            " SELECT revision, 'tenant', '', 'operator' FROM head"
+        )
+    )
+
+
+async def ends(replica: Replica) -> float:
+    """Seconds until the stream ends."""
+    started = time.monotonic()
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        while True:
+            await replica.step()
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+    return time.monotonic() - started
 
 
 async def test_signs_of_life_come_at_least_every_five_seconds(control: Control, database: Database) -> None:

@@ -1,5 +1,6 @@
 """Tenants, credentials, suppressions and domains over gRPC: what they keep, refuse, list and repeat."""
 
+import asyncio
 import base64
 from typing import Any
 
@@ -18,6 +19,7 @@ from barua.control.v1 import (
 from barua.control.v1.suppression_service_pb2 import CreateSuppressionRequest
 from barua.control.v1.tenant_service_pb2 import InitialLogin
 
+from control import dkimkeys
 from control.database import Database
 from mta.runtime.refusals import Reason, Refusal
 from tests.integration.control.harness import Control, basic, new_id
@@ -178,13 +180,71 @@ async def test_claims_of_domains_are_refused_when_they_cannot_be(control: Contro
     await control.tenant("other")
     create = domain_service_pb2.CreateDomainRequest(parent=tenant, domain="x.test")
     await control.call(control.domains.CreateDomain, create, basic("tenant"))
+    assert await control.refused(control.domains.CreateDomain, create, basic("tenant")) is Reason.ALREADY_EXISTS
     create.parent = "tenants/other"
-    assert await control.refused(control.domains.CreateDomain, create, basic("other")) is Reason.ALREADY_EXISTS
     create.trusted = True
     assert await control.refused(control.domains.CreateDomain, create, basic("other")) is Reason.PERMISSION_DENIED
     for bad in ("com", "192.0.2.1", "a..b", "-a.test", "a_b.test", "x.test.", ""):
         create = domain_service_pb2.CreateDomainRequest(parent=tenant, domain=bad)
         assert await control.refused(control.domains.CreateDomain, create) is Reason.INVALID_ARGUMENT, bad
+
+
+async def test_whoever_proves_a_claim_first_has_the_domain(control: Control, dns_server: DnsServer) -> None:
+    claims = []
+    for name in ("squatter", "owner"):
+        await control.tenant(name)
+        create = domain_service_pb2.CreateDomainRequest(parent="tenants/me", domain="x.test")
+        claims.append(await control.call(control.domains.CreateDomain, create, basic(name)))
+    proofs = [f'"{claim.dns_records[0].data}"' for claim in claims]
+    dns_server.set("_barua-challenge.x.test", "TXT", proofs[1])
+    verify = [domain_service_pb2.VerifyDomainRequest(name=claim.name) for claim in claims]
+    assert await control.refused(control.domains.VerifyDomain, verify[0]) is Reason.FAILED_PRECONDITION
+    verified = await control.call(control.domains.VerifyDomain, verify[1])
+    assert verified.state == domain_pb2.Domain.STATE_VERIFIED
+    assert list(verified.dns_records) == list(claims[1].dns_records)
+    dns_server.set("_barua-challenge.x.test", "TXT", *proofs)
+    with pytest.raises(Refusal, match="another tenant") as refused:
+        await control.call(control.domains.VerifyDomain, verify[0])
+    assert refused.value.reason is Reason.FAILED_PRECONDITION
+    third = domain_service_pb2.CreateDomainRequest(parent=await control.tenant("third"), domain="x.test")
+    assert await control.refused(control.domains.CreateDomain, third) is Reason.ALREADY_EXISTS
+    gone = domain_service_pb2.DeleteDomainRequest(name=verified.name)
+    await control.call(control.domains.DeleteDomain, gone)
+    taken_over = await control.call(control.domains.VerifyDomain, verify[0])
+    assert (taken_over.state, taken_over.name) == (domain_pb2.Domain.STATE_VERIFIED, claims[0].name)
+
+
+async def test_claims_without_proof_are_few(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control.store.domains.MAX_PENDING", 3)
+    tenant = await control.tenant("tenant")
+    claims = [domain_service_pb2.CreateDomainRequest(parent=tenant, domain=f"x{number}.test") for number in range(5)]
+    results = await asyncio.gather(
+        *(control.call(control.domains.CreateDomain, claim) for claim in claims), return_exceptions=True
+    )
+    refused = [result.reason for result in results if isinstance(result, Refusal)]
+    assert refused == [Reason.FAILED_PRECONDITION] * 2
+    trusted = domain_service_pb2.CreateDomainRequest(parent=tenant, domain="trusted.test", trusted=True)
+    await control.call(control.domains.CreateDomain, trusted)
+
+
+async def test_keys_are_made_for_new_claims_only(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[None] = []
+    generate = dkimkeys.generate
+
+    async def counted() -> list[dkimkeys.KeyPair]:
+        made.append(None)
+        return await generate()
+
+    monkeypatch.setattr(dkimkeys, "generate", counted)
+    create = domain_service_pb2.CreateDomainRequest(parent="tenants/operator", domain="x.test", request_id=new_id())
+    dry = domain_service_pb2.CreateDomainRequest(parent="tenants/operator", domain="x.test", validate_only=True)
+    await control.call(control.domains.CreateDomain, dry)
+    domain = await control.call(control.domains.CreateDomain, create)
+    assert await control.call(control.domains.CreateDomain, create) == domain
+    assert await control.refused(control.domains.CreateDomain, dry) is Reason.ALREADY_EXISTS
+    create.request_id = new_id()
+    assert await control.refused(control.domains.CreateDomain, create) is Reason.ALREADY_EXISTS
+    assert len(made) == 1
 
 
 async def test_a_domain_given_up_can_be_claimed_by_another(control: Control) -> None:

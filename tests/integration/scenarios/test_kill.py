@@ -10,6 +10,7 @@ from tests.integration.mta.accounts import Account, Accounts
 from tests.integration.scenarios import books
 from tests.integration.scenarios.load import Load
 from tests.support.fastsink import FastSink
+from tests.support.postgres import Postgres
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until_async
 
@@ -50,6 +51,30 @@ async def test_nothing_accepted_is_lost_when_workers_are_killed_and_credits_are_
     )
     # What may come twice is what had been sent and not yet recorded when its worker was killed.
     assert fast_sink.duplicates <= KILLS * stack.options.mta.delivery.connections_per_site * 2
+
+
+@pytest.mark.timeout(180)
+async def test_nothing_accepted_is_lost_when_everything_is_killed_at_once(
+    account: Account, stack: Stack, fast_sink: FastSink
+) -> None:
+    assert stack.postgres is not None
+    load = Load(account, CONNECTIONS, 1500)
+
+    def kill_and_start(database: Postgres) -> None:
+        programs = (stack.control, stack.node, *stack.workers, stack.bridge)
+        for program in reversed(programs):
+            program.kill()
+        database.crash()
+        database.start()
+        for program in programs:
+            program.start()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(load.run())
+        await wait_until_async(lambda: len(load.accepted) > 500, "500 messages are accepted")
+        await asyncio.to_thread(kill_and_start, stack.postgres)
+    await asyncio.to_thread(books.check, fast_sink, load)
+    assert len(load.accepted) == 1500
 
 
 async def test_credits_are_spent_to_the_last_one_and_not_beyond(

@@ -41,10 +41,10 @@ class Bridge:
 
 @asynccontextmanager
 async def running(home: Path, extra: tuple[Dialect, ...] = (), **settings: object) -> AsyncIterator[Bridge]:
+    settings = {"body_bytes": BODY_BYTES, **settings}
     bridge = BridgeOptions(
         listen="127.0.0.1:0",
         control_address=f"127.0.0.1:{free_port()}",
-        body_bytes=BODY_BYTES,
         **settings,  # type: ignore[arg-type]
     )
     options = Options(home=str(home), bridge=bridge)

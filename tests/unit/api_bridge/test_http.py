@@ -25,7 +25,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 Start = Callable[..., Awaitable[Bridge]]
 
-SEND = {"apiKey": "k", "to": "recipient@example.com", "subject": "Hello", "body": "<h1>HTML</h1>"}
+SEND = {
+    "apiKey": "bk_" + "a" * 12 + "_" + "a" * 32,
+    "to": "recipient@example.com",
+    "subject": "Hello",
+    "body": "<h1>HTML</h1>",
+}
 LOGIN = {"authorization": "Basic " + base64.b64encode(b"reseller:secret-password").decode()}
 RESELLER = ("/email/api/reseller/createSubUser", "/email/api/reseller/manageCredits")
 TRY_LATER = {"status": "error", "message": "Rate limit or connection error."}
@@ -111,6 +116,22 @@ async def test_an_api_key_that_cannot_be_one(bridge: Bridge) -> None:
     assert answer.status_code == 401
     assert answer.json() == DENIED
     assert "www-authenticate" not in answer.headers
+
+
+@pytest.mark.parametrize("fields", [[""], ["x" * 201], ["a", "b"]], ids=["empty", "long", "two"])
+@pytest.mark.parametrize("path", RESELLER)
+async def test_idempotency_keys_that_cannot_be_one(bridge: Bridge, path: str, fields: list[str]) -> None:
+    headers = [*LOGIN.items(), *(("Idempotency-Key", value) for value in fields)]
+    answer = await bridge.client.post(path, json={}, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["message"].startswith("Idempotency-Key must")
+
+
+async def test_reseller_calls_have_small_bodies(start: Start) -> None:
+    bridge = await start(body_bytes=36_700_160)
+    for path in RESELLER:
+        answer = await bridge.client.post(path, content=b" " * 65_537, headers=LOGIN)
+        assert answer.status_code == 413
 
 
 async def test_errors_as_200(start: Start) -> None:

@@ -3,6 +3,7 @@
 import base64
 import email
 import email.policy
+import tracemalloc
 from email.message import EmailMessage
 
 import pytest
@@ -71,7 +72,10 @@ def test_plain_text_stays_plain() -> None:
         ("caf\N{LATIN SMALL LETTER E WITH ACUTE} and more", "quoted-printable"),
         ("\N{SNOWMAN}" * 20, "base64"),
         ("bell\x07", "quoted-printable"),
-        ("nul\0", "quoted-printable"),
+        ("nul\0 between words", "quoted-printable"),
+        ("=" * 1000, "base64"),
+        ("x\n" * 1000 + "y" * 990, "7bit"),
+        ("x\n" * 1000 + "y" * 991, "quoted-printable"),
     ],
 )
 def test_the_smallest_safe_encoding_is_chosen(text: str, encoding: str) -> None:
@@ -210,3 +214,27 @@ def test_files_come_back_as_they_were(content: bytes) -> None:
     (part,) = message.iter_attachments()
     assert part.get_payload(decode=True) == content
     assert base64.b64decode(str(part.get_payload()).replace("\r\n", "")) == content
+
+
+def test_no_text_is_derived_from_very_long_html() -> None:
+    message = parsed(Parts("s", TO, html="<p>word</p>" * 100_000))
+    assert message.get_content_type() == "text/html"
+    message = parsed(Parts("s", TO, html="<p>word</p>" * 10_000))
+    assert message.get_content_type() == "multipart/alternative"
+
+
+@pytest.mark.parametrize("text", ["\n" * 10_000_000, "\u00e9" + "=" * 10_000_000, "\x07" * 10_000_000])
+def test_composing_takes_a_small_multiple_of_the_text(text: str) -> None:
+    tracemalloc.start()
+    mime.compose(Parts("s", TO, text=text))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * len(text)
+
+
+@pytest.mark.parametrize("size", [0, 1, 57, 58, 58_367, 58_368, 58_369, 200_000])
+def test_files_of_any_size_come_back(size: int) -> None:
+    content = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    message = parsed(Parts("s", TO, text="t", attachments=[Attachment("f.bin", content)]))
+    (part,) = message.iter_attachments()
+    assert part.get_payload(decode=True) == content

@@ -1,6 +1,7 @@
 """HTML to text: what a reader would see, and linear time on any input."""
 
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -66,6 +67,24 @@ def test_hostile_input_takes_linear_time(pattern: str, suffix: str) -> None:
     plaintext.from_html(source)
     plaintext.is_html(source)
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("pattern", ["<", "<a", "<z>", "</z ", "<!doctype"])
+def test_looking_for_a_tag_has_an_end(pattern: str) -> None:
+    """Looked for in all of it, the first of these took 45 s."""
+    source = pattern * (34_000_000 // len(pattern)) + "<b>"
+    started = time.process_time()
+    assert not plaintext.is_html(source)
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("source", ["ab " * 333_000, "<p>ab " * 166_000, "\n \n" * 333_000, "&amp;" * 200_000])
+def test_memory_is_a_small_multiple_of_the_source(source: str) -> None:
+    tracemalloc.start()
+    plaintext.from_html(source)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30 * len(source)
 
 
 @given(st.text(st.sampled_from("<>/!-&#;\"'= \npabrliscte\x01\x02é"), max_size=60))

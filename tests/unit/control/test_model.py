@@ -40,7 +40,11 @@ def test_names_of_children_may_hold_slashes() -> None:
     [
         (fields.tenant_id, ["a", "0", "a-b", "a" * 63], ["", "-a", "A", "a_b", "a" * 64, "me", "a\n"]),
         (fields.username, ["a", "a@b.c", "x" * 128, "ü"], ["", "a b", "a:b", "x" * 129, "a\t", "\u200b", "\u00a0"]),
-        (fields.password, ["12345678", "x" * 256, "pass word"], ["1234567", "x" * 257, "1234567\0"]),
+        (
+            fields.password,
+            ["12345678", "x" * 256, "pass word"],
+            ["1234567", "x" * 257, "1234567\0", "12345678\n"],
+        ),
         (lambda value: fields.text(value, "note"), ["", "x" * 200], ["x" * 201, "a\nb", "\x7f"]),
         (lambda value: fields.phone(value, "phone"), ["", "+254700", "112"], ["+", "12 34", "x", "+" + "1" * 33]),
     ],

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
 
 import pytest
 
 from control import sealing
-from control.passwords import Passwords
+from control.passwords import FAILURE_SECONDS, MAX_FAILURES, MAX_PENDING, Passwords
 from mta.mailauth.sealing import SealError, open_sealed
 from mta.runtime.options import OptionsError
 from mta.runtime.refusals import Reason, Refusal

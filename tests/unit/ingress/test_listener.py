@@ -11,6 +11,7 @@ import pytest
 
 from mta.ingress import listener
 from mta.ingress.budget import ReceiveBudget
+from mta.ingress.budget import ReceiveBudget
 from mta.ingress.listener import Listener, ListenerRules
 from mta.runtime.options import OptionsError
 from mta.smtp.serverconfig import AuthenticationOffer

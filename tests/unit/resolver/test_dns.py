@@ -93,7 +93,7 @@ async def test_nobody_there_is_a_failure() -> None:
 
 
 async def test_the_second_server_is_asked_when_the_first_is_dead(dns_server: DnsServer) -> None:
-    made = DnsResolver([("127.0.0.1", 1), ("127.0.0.1", dns_server.port)], 3.0, 100, 60)
+    made = DnsResolver([("127.0.0.1", 1), ("127.0.0.1", dns_server.port)], 1.0, 100, 60)
     assert await made.mx("example.net") == (MxRecord(10, "mx.example.net"),)
 
 

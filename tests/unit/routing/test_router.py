@@ -178,7 +178,7 @@ async def test_a_resolver_that_breaks_is_no_exception(dns_server: DnsServer) -> 
     assert "mistake" not in failure.text
 
 
-# -- static routes -------------------------------------------------------------------------------------------------------
+# -- static routes -----------------------------------------------------------------------------------------------------
 
 
 def static(domain: str, host: str = "192.0.2.1", port: int = 2525, tls: TlsPolicy = TlsPolicy.NEVER) -> StaticRoute:
@@ -225,7 +225,7 @@ async def test_routes_to_one_target_share_a_site_if_they_speak_tls_alike(dns_ser
     assert a.site == b.site != c.site
 
 
-# -- memory --------------------------------------------------------------------------------------------------------------
+# -- memory ------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_route_is_kept(dns_server: DnsServer) -> None:

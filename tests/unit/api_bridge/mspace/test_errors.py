@@ -52,6 +52,9 @@ def test_texts_of_our_own() -> None:
     assert errors.problem(Refusal(Reason.INSUFFICIENT_CREDITS, "x")).message == "Insufficient credits"
     transfer = errors.transfer_problem(Refusal(Reason.INSUFFICIENT_CREDITS, "x"), errors.SUB_USER_CREDITS)
     assert (transfer.status, transfer.message) == (402, "Insufficient sub-user credits")
+    for make in (errors.creation_problem, lambda refusal: errors.transfer_problem(refusal, errors.RESELLER_CREDITS)):
+        reused = make(Refusal(Reason.REQUEST_ID_REUSED, "request_id was used before", field="request_id"))
+        assert (reused.status, reused.message) == (409, errors.KEY_REUSED)
     creation = errors.creation_problem(Refusal(Reason.ALREADY_EXISTS, "x"))
     assert (creation.status, creation.message) == (409, "The username is already taken.")
     creation = errors.creation_problem(Refusal(Reason.INSUFFICIENT_CREDITS, "x"))

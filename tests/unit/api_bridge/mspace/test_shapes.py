@@ -119,6 +119,7 @@ def test_counts_that_are_refused(count: Any) -> None:
         (message, {"to": {}}, "to must be a string or an array"),
         (message, {"to": ["a@b.example", 5]}, "to[1] must be a string"),
         (message, {"to": "nobody"}, 'to has "nobody", which is not an email address such as name@example.com'),
+        (message, {"to": "a,"  * 250_001}, "to must not be longer than 500000 characters"),
         (message, {"to": [f"a{n}@b.example" for n in range(1001)]}, "to has more than 1000 addresses"),
         (message, {"subject": ""}, "subject is required"),
         (message, {"subject": "a\r\nBcc: b"}, "subject must not contain line breaks or other control characters"),

@@ -40,7 +40,7 @@ class CreateDomainRequest(_message.Message):
     request_id: _builtins.str
     """UUID that makes a retry safe for 24 hours."""
     validate_only: _builtins.bool
-    """Check everything, change nothing."""
+    """Check everything, change nothing; no keys are made."""
     @_builtins.property
     def settings(self) -> _domain_pb2.Domain:
         """Only `signing` is read."""

@@ -69,8 +69,10 @@ class DomainServiceServicer:
     """
 
     def CreateDomain(self, request, context):
-        """Claims a domain and makes its RSA-2048 and Ed25519 keys. The answer has the records to publish.
-        INVALID_ARGUMENT: not a domain name. NOT_FOUND: no such tenant for the caller. ALREADY_EXISTS: claimed, by anyone.
+        """Claims a domain and makes its RSA-2048 and Ed25519 keys. The answer has the records to publish. Others may claim it
+        too, until one of them proves it.
+        INVALID_ARGUMENT: not a domain name. NOT_FOUND: no such tenant for the caller. ALREADY_EXISTS: claimed by this
+        tenant, or verified for another. FAILED_PRECONDITION: the tenant has 100 claims that are not verified.
         PERMISSION_DENIED: trusted is set and the caller is not the operator. Idempotent with request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -93,7 +95,8 @@ class DomainServiceServicer:
 
     def VerifyDomain(self, request, context):
         """Looks up the challenge in the DNS and marks the domain verified if it is there. FAILED_PRECONDITION: it is not;
-        the message says what was found instead. UNAVAILABLE: the DNS did not answer.
+        the message says what was found instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS
+        did not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

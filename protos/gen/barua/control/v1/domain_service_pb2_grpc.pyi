@@ -36,8 +36,10 @@ class DomainServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DomainServiceAsyncStub: ...
     CreateDomain: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.CreateDomainRequest, _domain_pb2.Domain]
-    """Claims a domain and makes its RSA-2048 and Ed25519 keys. The answer has the records to publish.
-    INVALID_ARGUMENT: not a domain name. NOT_FOUND: no such tenant for the caller. ALREADY_EXISTS: claimed, by anyone.
+    """Claims a domain and makes its RSA-2048 and Ed25519 keys. The answer has the records to publish. Others may claim it
+    too, until one of them proves it.
+    INVALID_ARGUMENT: not a domain name. NOT_FOUND: no such tenant for the caller. ALREADY_EXISTS: claimed by this
+    tenant, or verified for another. FAILED_PRECONDITION: the tenant has 100 claims that are not verified.
     PERMISSION_DENIED: trusted is set and the caller is not the operator. Idempotent with request_id.
     """
     GetDomain: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.GetDomainRequest, _domain_pb2.Domain]
@@ -46,7 +48,8 @@ class DomainServiceStub:
     """Lists a tenant's domains, by name. Read-only."""
     VerifyDomain: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.VerifyDomainRequest, _domain_pb2.Domain]
     """Looks up the challenge in the DNS and marks the domain verified if it is there. FAILED_PRECONDITION: it is not;
-    the message says what was found instead. UNAVAILABLE: the DNS did not answer.
+    the message says what was found instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS
+    did not answer.
     """
     DeleteDomain: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.DeleteDomainRequest, _empty_pb2.Empty]
     """Gives a domain up and destroys its keys. NOT_FOUND: there is none."""
@@ -57,8 +60,10 @@ class DomainServiceAsyncStub(DomainServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDomain: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.CreateDomainRequest, _domain_pb2.Domain]  # type: ignore[assignment]
-    """Claims a domain and makes its RSA-2048 and Ed25519 keys. The answer has the records to publish.
-    INVALID_ARGUMENT: not a domain name. NOT_FOUND: no such tenant for the caller. ALREADY_EXISTS: claimed, by anyone.
+    """Claims a domain and makes its RSA-2048 and Ed25519 keys. The answer has the records to publish. Others may claim it
+    too, until one of them proves it.
+    INVALID_ARGUMENT: not a domain name. NOT_FOUND: no such tenant for the caller. ALREADY_EXISTS: claimed by this
+    tenant, or verified for another. FAILED_PRECONDITION: the tenant has 100 claims that are not verified.
     PERMISSION_DENIED: trusted is set and the caller is not the operator. Idempotent with request_id.
     """
     GetDomain: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.GetDomainRequest, _domain_pb2.Domain]  # type: ignore[assignment]
@@ -67,7 +72,8 @@ class DomainServiceAsyncStub(DomainServiceStub):
     """Lists a tenant's domains, by name. Read-only."""
     VerifyDomain: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.VerifyDomainRequest, _domain_pb2.Domain]  # type: ignore[assignment]
     """Looks up the challenge in the DNS and marks the domain verified if it is there. FAILED_PRECONDITION: it is not;
-    the message says what was found instead. UNAVAILABLE: the DNS did not answer.
+    the message says what was found instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS
+    did not answer.
     """
     DeleteDomain: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.DeleteDomainRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Gives a domain up and destroys its keys. NOT_FOUND: there is none."""
@@ -81,8 +87,10 @@ class DomainServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _domain_service_pb2.CreateDomainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_domain_pb2.Domain, _abc.Awaitable[_domain_pb2.Domain]]:
-        """Claims a domain and makes its RSA-2048 and Ed25519 keys. The answer has the records to publish.
-        INVALID_ARGUMENT: not a domain name. NOT_FOUND: no such tenant for the caller. ALREADY_EXISTS: claimed, by anyone.
+        """Claims a domain and makes its RSA-2048 and Ed25519 keys. The answer has the records to publish. Others may claim it
+        too, until one of them proves it.
+        INVALID_ARGUMENT: not a domain name. NOT_FOUND: no such tenant for the caller. ALREADY_EXISTS: claimed by this
+        tenant, or verified for another. FAILED_PRECONDITION: the tenant has 100 claims that are not verified.
         PERMISSION_DENIED: trusted is set and the caller is not the operator. Idempotent with request_id.
         """
 
@@ -109,7 +117,8 @@ class DomainServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_domain_pb2.Domain, _abc.Awaitable[_domain_pb2.Domain]]:
         """Looks up the challenge in the DNS and marks the domain verified if it is there. FAILED_PRECONDITION: it is not;
-        the message says what was found instead. UNAVAILABLE: the DNS did not answer.
+        the message says what was found instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS
+        did not answer.
         """
 
     @_abc_1.abstractmethod

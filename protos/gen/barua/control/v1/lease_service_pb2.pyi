@@ -63,7 +63,7 @@ class OpenHolderRequest(_message.Message):
     """Number of the run: one more at each start of the holder."""
     @_builtins.property
     def lease_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Leases the holder has on record and has not given back."""
+        """Leases the holder has on record, also those it gave back, until control has acknowledged the release."""
 
     def __init__(
         self,

@@ -72,6 +72,8 @@ class LeaseServiceServicer:
         """Reserves credits of a tenant for a holder: as many as wanted, fewer if there are fewer.
         When nothing is available, unspent leases of other holders are called back first. Idempotent with request_id.
         FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the tenant has none anywhere. FAILED_PRECONDITION: stale epoch.
+        UNAVAILABLE (CREDITS_UNAVAILABLE): they are leased to others and did not come back, or a transfer waits for them;
+        try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

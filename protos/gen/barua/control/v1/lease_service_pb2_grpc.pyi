@@ -47,6 +47,8 @@ class LeaseServiceStub:
     """Reserves credits of a tenant for a holder: as many as wanted, fewer if there are fewer.
     When nothing is available, unspent leases of other holders are called back first. Idempotent with request_id.
     FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the tenant has none anywhere. FAILED_PRECONDITION: stale epoch.
+    UNAVAILABLE (CREDITS_UNAVAILABLE): they are leased to others and did not come back, or a transfer waits for them;
+    try again.
     """
 
 @_typing.type_check_only
@@ -68,6 +70,8 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     """Reserves credits of a tenant for a holder: as many as wanted, fewer if there are fewer.
     When nothing is available, unspent leases of other holders are called back first. Idempotent with request_id.
     FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the tenant has none anywhere. FAILED_PRECONDITION: stale epoch.
+    UNAVAILABLE (CREDITS_UNAVAILABLE): they are leased to others and did not come back, or a transfer waits for them;
+    try again.
     """
 
 class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -98,6 +102,8 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reserves credits of a tenant for a holder: as many as wanted, fewer if there are fewer.
         When nothing is available, unspent leases of other holders are called back first. Idempotent with request_id.
         FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the tenant has none anywhere. FAILED_PRECONDITION: stale epoch.
+        UNAVAILABLE (CREDITS_UNAVAILABLE): they are leased to others and did not come back, or a transfer waits for them;
+        try again.
         """
 
 def add_LeaseServiceServicer_to_server(servicer: LeaseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

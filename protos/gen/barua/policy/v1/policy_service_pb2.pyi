@@ -108,7 +108,7 @@ class ChangeBatch(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """Revision in force once all of them are applied."""
+    """Revision in force once all of them are applied. Unset inside a snapshot, which is in force at its end only."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
         """The changes."""

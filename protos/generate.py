@@ -41,7 +41,7 @@ def generate(target: Path) -> None:
         (folder / "__init__.py").touch()
     (target / "barua" / "__init__.py").touch()
     for area in (target / "barua").iterdir():
-        if area.is_dir():
+        if area.is_dir() and area.name != "__pycache__":
             (area / "__init__.py").touch()
 
 

@@ -18,6 +18,7 @@ from mta.custody.credits import Credits
 from mta.custody.signer import Signer
 from mta.custody.submission import Accepted, OnAnswer, Source, Submission
 from mta.message import ids
+from mta.message.address import AddressError
 from mta.message.headers import (
     Headers,
     MessageError,
@@ -153,6 +154,8 @@ class Intake:
             full = self._prepare(submission, headers, recipient_ids[0], now_ms)
         except MessageError as error:
             raise Refusal(Reason.BAD_CONTENT, str(error), field="content") from error
+        except AddressError as error:  # of the From field that is made
+            raise Refusal(Reason.INVALID_ARGUMENT, str(error), field="from_display_name") from error
         if domain is None and submission.sender is not None:
             domain = admission.sender(self._policy, submission.line, submission.sender)
         content = full.content

@@ -73,14 +73,18 @@ class Site:
         self._ready = ReadyQueue()
         self._connections: set[OutgoingConnection] = set()
         self._idle: list[tuple[OutgoingConnection, float]] = []
-        self._dialing = 0
+        self._dials: set[int] = set()
+        """Connections being opened, by number."""
+        self._last_dial = 0
         self._dial_from = 0.0
+        self._verdict_at = 0
+        """Once every dial up to this number has failed, what waits is settled; 0: none has failed lately."""
         self._loading = 0
 
     @property
     def slots_used(self) -> int:
         """Connections that are open or being opened."""
-        return len(self._connections) + self._dialing
+        return len(self._connections) + len(self._dials)
 
     @property
     def connections(self) -> int:
@@ -90,7 +94,7 @@ class Site:
     @property
     def unused(self) -> bool:
         """Nothing waits, nothing is open."""
-        return not (self._ready or self._connections or self._dialing or self._loading)
+        return not (self._ready or self._connections or self._dials or self._loading)
 
     def submit(self, job: Job) -> None:
         """A job for this site."""
@@ -106,12 +110,11 @@ class Site:
                 self._next(connection)
             else:
                 connection.close()
-        waiting = len(self._ready) - self._dialing
-        while waiting > 0 and self._may_open():
-            waiting -= 1
-            self._dialing += 1
+        while len(self._ready) > len(self._dials) and self._may_open():
+            self._last_dial += 1
+            self._dials.add(self._last_dial)
             self._owner.count_connections(+1)
-            self._tasks.start(self._open(), f"dial-{self.route.site}")
+            self._tasks.start(self._open(self._last_dial), f"dial-{self.route.site}")
 
     def sweep(self, now: float) -> None:
         """Once a second: end connections that are late, close those nobody needs."""
@@ -224,9 +227,9 @@ class Site:
             and self._owner.may_connect()
         )
 
-    async def _open(self) -> None:
+    async def _open(self, number: int) -> None:
         try:
-            connection = await self._dial()
+            connection = await self._dial(number)
         except NotConnected as error:
             self._not_opened(error.outcome)
             return
@@ -240,10 +243,11 @@ class Site:
             return
         self._connections.add(connection)
         self._owner.count_connections(+1)
+        self._verdict_at = 0
         connection.owner = self
         self._next(connection)
 
-    async def _dial(self) -> OutgoingConnection:
+    async def _dial(self, number: int) -> OutgoingConnection:
         """A new connection. Raises NotConnected."""
         try:
             async with asyncio.timeout(DIAL_SECONDS):
@@ -251,16 +255,22 @@ class Site:
         except TimeoutError:
             raise NotConnected(classify.of_connect("no server was ready for mail in time", None)) from None
         finally:
-            self._dialing -= 1
+            self._dials.discard(number)
             self._owner.count_connections(-1)
 
     def _not_opened(self, outcome: Outcome) -> None:
         """Without any connection nothing can be sent now; with some, the server wants no more of them.
 
-        Others may be under way: with a steady trickle of mail there always is one, and nothing would ever be settled.
+        Dials that were under way at the first failure may still succeed: a server that takes five connections at once
+        refuses the sixth before it has greeted the first. Later ones are not waited for: with a steady trickle of mail
+        there always is one, and nothing would ever be settled.
         """
         self._dial_from = time.monotonic() + DIAL_PAUSE_SECONDS
-        if not self._connections:
+        if self._connections:
+            return
+        self._verdict_at = self._verdict_at or self._last_dial
+        if all(number > self._verdict_at for number in self._dials):
+            self._verdict_at = 0
             for job in self._ready.take_all():
                 self._settle(job, outcome)
 

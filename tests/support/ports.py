@@ -1,8 +1,9 @@
 """Free TCP ports on loopback, and waiting until something listens on one.
 
-Ports come from below the range that the kernel gives to outgoing connections, start at a place of each process's own
-and are not given out twice by one process, so that suites side by side meet rarely. A port is free when asked for;
-nothing keeps another program from taking it before its user binds it.
+Ports come from below the range that the kernel gives to outgoing connections. The processes of one test run have ranges
+of their own; other runs start at a place of their own, so that suites side by side meet rarely. No port is given out
+twice by one process before all of its range were. A port is free when asked for; nothing keeps another program from
+taking it before its user binds it.
 
 Errors: ``OSError`` if there is no free port, ``TimeoutError`` if nothing listens in time. Any thread.
 """
@@ -13,9 +14,12 @@ import threading
 import time
 from contextlib import closing
 
-_FIRST, _LAST = 12_000, 32_000
+_RANGE = 5_000
+_PLACE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+_FIRST = 12_000 + _PLACE * _RANGE
+_LAST = _FIRST + _RANGE
 _lock = threading.Lock()
-_next = _FIRST + (os.getpid() * 97) % (_LAST - _FIRST)
+_next = _FIRST + (os.getpid() * 97) % _RANGE
 
 
 def free_port() -> int:
@@ -27,7 +31,7 @@ def free_port() -> int:
             _next = _FIRST if _next + 1 >= _LAST else _next + 1
             if _is_free(port):
                 return port
-    raise OSError("no free port between 12000 and 32000 on 127.0.0.1")
+    raise OSError(f"no free port between {_FIRST} and {_LAST} on 127.0.0.1")
 
 
 def free_ports(count: int) -> list[int]:

@@ -20,9 +20,11 @@ printed. Any thread, blocking; about four seconds to start.
 """
 
 import os
+import shutil
 import smtplib
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -104,7 +106,8 @@ class Stack:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.authority = Authority(folder / "authority")
-        self.postgres = Postgres(folder / "database") if own_postgres else None
+        self._database = _database_folder() if own_postgres else None
+        self.postgres = Postgres(self._database / "database") if self._database is not None else None
         self.options = prepare(change(self._options(workers, dns, delivery_port, routes)))
         self.config = effective.write(self.options)
         self._programs = {
@@ -202,7 +205,7 @@ class Stack:
         return self
 
     def stop(self) -> None:
-        """Stop everything: in the order of ``barua up`` and with its patience, then by force."""
+        """Stop everything: in the order of ``barua up`` and with its patience, then by force. The database is gone."""
         self.__dict__.pop("operator", None)
         stages = {program.name: program.stage for program in plan.programs(self.options, self.config)}
         for program in sorted(self._programs.values(), key=lambda program: stages[program.name]):
@@ -211,8 +214,9 @@ class Stack:
                     program.stop(20)
                 except TimeoutError:
                     traceback.print_exc()
-        if self.postgres is not None:
+        if self.postgres is not None and self._database is not None:
             self.postgres.stop()
+            shutil.rmtree(self._database)
 
     def wait_until_empty(self, timeout_seconds: float = 60) -> None:
         """Wait until no recipient is queued. Raises TimeoutError."""
@@ -345,6 +349,13 @@ def changed(options: Options, section: str, **values: object) -> Options:
         return replace(options, **{first: replace(inner, **values)})
     struct: msgspec.Struct = getattr(inner, rest)
     return replace(options, **{first: replace(inner, **{rest: replace(struct, **values)})})
+
+
+def _database_folder() -> Path:
+    """In memory, where a flush costs nothing; and not below pytest's folder, which every session of pytest that starts
+    meanwhile closes to the server's user."""
+    memory = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(prefix="barua-test-", dir=memory if memory.is_dir() else None))
 
 
 def _environment(home: Path) -> dict[str, str]:

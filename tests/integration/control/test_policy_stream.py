@@ -223,15 +223,14 @@ async def test_a_log_that_is_cut_while_it_is_read_skips_nothing(
     for number in range(10):
         await suppress(control, f"user{number}@x.test")
     head = await database.transact(policy_log.head)
-    read_head = policy_log.head
+    read = policy_log.changes_after
 
-    async def slowly(connection: Connection) -> policy_log.Head:
-        found = await read_head(connection)
+    async def slowly(connection: Connection, revision: int, limit: int) -> list[policy_log.LoggedChange]:
         await database.transact(lambda other: policy_log.trim(other, kept=3))
-        return found
+        return await read(connection, revision, limit)
 
+    monkeypatch.setattr(policy_log, "changes_after", slowly)
     async with watching(control, 2, head.lineage) as replica:
-        monkeypatch.setattr(policy_log, "head", slowly)
         try:
             await replica.until(head.revision)
         except grpc.aio.AioRpcError:

@@ -6,6 +6,7 @@ once every worker knows all of it.
 
 import itertools
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,12 +90,15 @@ class Accounts:
         """An account that every worker knows."""
         if (credits_, parent, signing) == (CREDITS, RESELLER, True):
             if not self._spare:
-                self._spare = [self._create(credits_, parent, signing) for _ in range(SPARE)]
-                self._wait_for(self._spare[-1])
+                self._spare = self._make_many(SPARE, credits_, parent, signing)
             return self._spare.pop()
-        account = self._create(credits_, parent, signing)
-        self._wait_for(account)
-        return account
+        return self._make_many(1, credits_, parent, signing)[0]
+
+    def _make_many(self, count: int, credits_: int, parent: str, signing: bool) -> list[Account]:
+        with ThreadPoolExecutor(4) as pool:
+            made = list(pool.map(lambda _: self._create(credits_, parent, signing), range(count)))
+        wait_until(lambda: all(known(self._stack, account.tenant) for account in made), "every worker knows them", 10)
+        return made
 
     def _create(self, credits_: int, parent: str, signing: bool) -> Account:
         operator = self._stack.operator
@@ -109,10 +113,6 @@ class Accounts:
         if self._dns is not None:
             self._publish(self._dns, tenant, domain)
         return Account(self._stack, tenant, domain, credits_, key)
-
-    def _wait_for(self, newest: Account) -> None:
-        """Changes reach the workers in the order in which they were made."""
-        wait_until(lambda: known(self._stack, newest.tenant), f"every worker knows {newest.tenant}", 10)
 
     def _publish(self, dns: DnsServer, tenant: str, domain: str) -> None:
         """Put the records that control asks for into the DNS, and an MX."""

@@ -35,7 +35,7 @@ def good(account: Account, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"null", b'"text"', b"{'apiKey': 1}", b'{"to": "\xff"}', b"\x00", b"[" * 100_000]
+    "body", [b"", b"{", b"[]", b"null", b'"text"', b"{'apiKey': 1}", b'{"to": "\xff"}', b"\x00", b"[" * 20_000]
 )
 def test_malformed_json_is_400(account: Account, stack: Stack, body: bytes) -> None:
     with nothing_happens(account):

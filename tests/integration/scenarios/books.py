@@ -46,11 +46,20 @@ def check_account(
 
 
 def queued_rows(stack: Stack) -> int:
-    """Messages and recipients in the spool files, read by the sqlite3 module alone."""
+    """Messages and recipients in the spool files."""
+    return _count(stack, "message") + _count(stack, "recipient")
+
+
+def outbox_rows(stack: Stack) -> int:
+    """Events in the spool files; one at least stays in each that ever had any."""
+    return _count(stack, "outbox")
+
+
+def _count(stack: Stack, table: str) -> int:
+    """Rows of a table over all spool files, read by the sqlite3 module alone."""
     count = 0
     for index in range(len(stack.workers)):
         file = sqlite3.connect(f"file:{stack.options.path('spool', f'worker-{index}.db')}?mode=ro", uri=True)
-        query = "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM recipient)"
-        count += file.execute(query).fetchone()[0]
+        count += file.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
         file.close()
     return count

@@ -12,6 +12,7 @@ import pytest
 
 from mta.runtime.options import Options
 from tests.integration.mta.wire import Answer, Wire
+from tests.integration.scenarios import books
 from tests.integration.scenarios.conftest import installation
 from tests.support.fastsink import FastSink
 from tests.support.stack import ACCOUNT, ACCOUNT_CREDITS, DOMAIN, Stack, changed

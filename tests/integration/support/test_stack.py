@@ -1,7 +1,20 @@
 """The installation that integration tests use starts, carries mail, and survives what tests do to it."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.dns import DnsServer
 from tests.support.sink import RecordingSink
 from tests.support.stack import ACCOUNT, Stack, mail
+
+
+@pytest.fixture
+def stack(tmp_path: Path, dns_server: DnsServer, sink: RecordingSink) -> Iterator[Stack]:
+    """With one worker: credits that one worker has leased are of no use to another while the database is away."""
+    with Stack(tmp_path / "stack", workers=1, dns=dns_server, delivery_port=sink.port) as running:
+        yield running
 
 
 def test_an_installation_carries_mail_while_its_parts_come_and_go(stack: Stack, sink: RecordingSink) -> None:

@@ -14,7 +14,6 @@ import argon2
 
 from mta.ingress.auth import Authenticator
 from mta.ingress.budget import ReceiveBudget
-from mta.ingress.budget import ReceiveBudget
 from mta.ingress.listener import Listener, ListenerRules
 from mta.policy.records import Login
 from tests.support.ports import free_port

@@ -11,7 +11,6 @@ import pytest
 
 from mta.ingress import listener
 from mta.ingress.budget import ReceiveBudget
-from mta.ingress.budget import ReceiveBudget
 from mta.ingress.listener import Listener, ListenerRules
 from mta.runtime.options import OptionsError
 from mta.smtp.serverconfig import AuthenticationOffer

@@ -144,11 +144,9 @@ async def test_a_missing_sender_is_the_accounts_own(worker: Worker) -> None:
 
 
 async def test_a_display_name_cannot_add_a_field(worker: Worker) -> None:
-    answer = await worker.submit(content=b"Subject: x\r\n\r\nx\r\n", from_display_name="x\r\nBcc: y@z.test")
-    content = await worker.parts.store.content(answer.message_id)
-    assert content is not None
-    assert message_from_bytes(content)["Bcc"] is None
-    assert list(message_from_bytes(content)) == ["Received", "From", "Date", "Message-ID", "Subject"]
+    for name in ("x\r\nBcc: y@z.test", "x\0y", "x" * 501):
+        refusal = await worker.refused(content=b"Subject: x\r\n\r\nx\r\n", from_display_name=name)
+        assert (refusal.reason, refusal.field) == (Reason.INVALID_ARGUMENT, "from_display_name")
 
 
 async def test_validation_stores_and_costs_nothing(worker: Worker) -> None:
@@ -270,8 +268,9 @@ async def test_a_recall_that_cannot_be_stored_is_refused_and_changes_nothing(wor
 async def test_what_control_has_recorded_is_dropped(worker: Worker) -> None:
     for _ in range(3):
         await worker.submit()
-    await worker.worker.AcknowledgeOutbox(worker_pb.AcknowledgeOutboxRequest(recorded_sequence=2), timeout=5)
+    await worker.worker.AcknowledgeOutbox(worker_pb.AcknowledgeOutboxRequest(recorded_sequence=3), timeout=5)
     async with asyncio.timeout(5):
+        # The first took a number before there were credits: 2, 3 and 4 are on file.
         while counts(worker.parts.path)["outbox"] != 1:  # noqa: ASYNC110 (another program's view)
             await asyncio.sleep(0.01)
 

@@ -54,6 +54,8 @@ class InjectionService(services.InjectionServiceServicer):
         admitted, refused = self._admit(line, wanted)
         if not admitted:
             raise refused[wanted[0]]
+        if not request.content:
+            raise Refusal(Reason.INVALID_ARGUMENT, "content is empty; it must be the message", field="content")
         submission = Submission(
             line=line,
             sender=sender,

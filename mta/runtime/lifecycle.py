@@ -9,6 +9,7 @@ Thread and loop rules: everything here belongs to the loop's thread.
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
@@ -23,6 +24,9 @@ from mta.runtime.log import get_logger
 from mta.runtime.options import OptionsError
 
 log = get_logger(__name__)
+
+MAX_FILES = 65_536
+"""Open files of a process: the largest number of connections in and out, and some."""
 
 
 class Drain:
@@ -117,6 +121,7 @@ class Tasks:
 
 def run(main: Callable[[Drain], Awaitable[None]]) -> None:
     """Run a program to its end and exit with its status."""
+    _raise_file_limit()
 
     async def supervised() -> None:
         drain = Drain()
@@ -133,6 +138,14 @@ def run(main: Callable[[Drain], Awaitable[None]]) -> None:
     except Exception:
         log.exception("program_failed")
         sys.exit(1)
+
+
+def _raise_file_limit() -> None:
+    """As many open files as we may have: a shell's usual 1024 are fewer than the connections that options permit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def notify(state: str) -> None:

@@ -115,6 +115,7 @@ def test_a_failed_write_is_451_and_the_worker_recovers_by_itself(tmp_path: Path,
         spool = stack.options.path("spool", "worker-0.db")
         assert send(stack, "before", lines=1000).code == 250
         stack.wait_until_empty()
+        wait_until(lambda: books.outbox_rows(stack) <= 1, "control has been told, so nothing else is written")
         with files_cannot_grow(worker.pid, spool):
             refused = send(stack, "refused")
             assert (refused.code, refused.enhanced) == (451, "4.3.0"), refused

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mta.runtime.lifecycle import Drain, Tasks, notify
+from mta.runtime.lifecycle import MAX_FILES, Drain, Tasks, notify
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -137,6 +138,15 @@ def test_the_status_says_how_it_ended(body: str, status: int) -> None:
     with program(body) as process:
         process.communicate(timeout=20)
         assert process.returncode == status
+
+
+def test_a_program_may_open_as_many_files_as_it_is_allowed() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    body = f"""import resource
+    print(resource.getrlimit(resource.RLIMIT_NOFILE) == ({min(hard, MAX_FILES)}, {hard}))"""
+    command = ["prlimit", f"--nofile=256:{hard}", sys.executable, "-c", PROGRAM.replace("{body}", body)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout == "loop uvloop\nTrue\nended\n"
 
 
 def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

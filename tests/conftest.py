@@ -1,6 +1,6 @@
-"""Fixtures that every layer may use: a DNS server and a remote mail server."""
+"""Fixtures that every layer may use: a DNS server, a remote mail server, and a line in the summary of the run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -23,3 +23,18 @@ def sink() -> Iterator[RecordingSink]:
     """A remote mail server that answers as the recipient's address tells it to."""
     with RecordingSink() as server:
         yield server
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Takes a line that is printed at the end of the run, in whatever process the test ran."""
+    return lambda text: record_property(measured.__name__, text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have measured."""
+    finished = [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]
+    for report in finished:
+        for name, text in report.user_properties:
+            if report.when == "call" and name == measured.__name__:
+                terminalreporter.write_line(f"{report.nodeid.rpartition('/')[2]}: {text}")

@@ -205,8 +205,9 @@ class Credits:
         return account
 
     def _retire(self, account: _Account) -> None:
-        if account.leases and account.leases[0].used == account.leases[0].amount:
-            self._finished += [lease for lease in account.leases if lease.used == lease.amount]
+        finished = [lease for lease in account.leases if lease.used == lease.amount]
+        if finished:
+            self._finished += finished
             account.leases = [lease for lease in account.leases if lease.used < lease.amount]
 
     def _keep(self, tenant: str, account: _Account, undo: Iterable[tuple[_Lease, int]]) -> None:

@@ -17,7 +17,7 @@ from mta.queues.jobs import Job, JobRecipient
 from mta.queues.retry import RetrySchedule
 from mta.runtime.lifecycle import Tasks
 from mta.runtime.log import get_logger
-from mta.spool.records import Change, EventKind, OutboxRow, SpoolError, Store
+from mta.spool.records import Change, EventKind, OutboxRow, Store
 
 log = get_logger(__name__)
 
@@ -90,7 +90,7 @@ class Settlement:
         """The bounce message repeats the header, and the content is not at hand."""
         try:
             job.content = await self._store.content(job.message_id)
-        except SpoolError as error:
+        except Exception as error:  # whatever it is: the outcome has to be recorded
             log.error("content_unreadable", id=job.message_id, error=str(error))
         self._record(job, outcomes, kinds)
 
@@ -114,7 +114,10 @@ class Settlement:
         if change.done_recipients:
             change.done_messages.append((job.message_id,))
         if failed and self._bounces.owed(job):
-            self._bounces.add(change, job, failed, now_ms)
+            try:
+                self._bounces.add(change, job, failed, now_ms)
+            except Exception:  # a mistake of ours must not cost the record of what was delivered
+                log.exception("bounce_broke", id=job.message_id)
         self._store.write(change)
 
     def _release_all(self, outcomes: Sequence[tuple[JobRecipient, Outcome]]) -> None:

@@ -2,7 +2,8 @@
 
 Every attempt has a token of its own in the message, ``tenant.number.attempt``, so what arrives tells which attempt it
 was. A message that was refused for now, or not answered because the connection broke, is sent again with a new token
-until it is answered 250. At most ``rate`` messages per second; None: as fast as they are taken. For one event loop.
+until it is answered 250. At most ``rate`` messages per second; None: as fast as they are taken. After
+``per_connection`` messages a client connects anew, so that in time each worker gets some. For one event loop.
 
 Errors: ``Unexpected`` from ``run`` for a reply that no test allows for: a 5yz, or anything out of step.
 """
@@ -35,7 +36,13 @@ class Load:
     """``count`` messages of an account over ``connections`` connections; None: until it is stopped."""
 
     def __init__(
-        self, account: Account, connections: int, count: int | None = None, *, rate: float | None = None
+        self,
+        account: Account,
+        connections: int,
+        count: int | None = None,
+        *,
+        rate: float | None = None,
+        per_connection: int = 1_000_000,
     ) -> None:
         self.account = account
         self.accepted: set[str] = set()
@@ -48,6 +55,7 @@ class Load:
         """Connections that broke, or could not be made."""
         self._connections = connections
         self._pause = 1 / rate if rate else 0.0
+        self._per_connection = per_connection
         self._numbers: Iterator[int] = itertools.count() if count is None else iter(range(count))
         self._next_at = 0.0
         self._stopped = False
@@ -67,17 +75,22 @@ class Load:
         while number is not None:
             try:
                 async with self._connection() as connection:
-                    while number is not None:
+                    for _ in range(self._per_connection):
+                        if number is None:
+                            break
                         await self._send(connection, number, f"{self.account.tenant}.{number}.{attempt}")
                         number, attempt = self._take(), 0
-            except Temporary as refusal:
-                self.refused[str(refusal)] += 1
-            except (OSError, EOFError) as error:
-                assert not isinstance(error, TimeoutError), f"no reply within {REPLY_SECONDS:g} s"
-                self.broken += 1
-            if number is not None:
+            except (Temporary, OSError, EOFError) as error:
+                self._note(error)
                 number, attempt = None if self._stopped else number, attempt + 1
                 await asyncio.sleep(RECONNECT_SECONDS)
+
+    def _note(self, error: Exception) -> None:
+        assert not isinstance(error, TimeoutError), f"no reply within {REPLY_SECONDS:g} s"
+        if isinstance(error, Temporary):
+            self.refused[str(error)] += 1
+        else:
+            self.broken += 1
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator["_Connection"]:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -29,7 +30,7 @@ async def kill_at(stack: Stack, load: Load, moments: list[int], chance: random.R
 
 @pytest.mark.timeout(240)
 async def test_nothing_accepted_is_lost_when_workers_are_killed_and_credits_are_exact(
-    account: Account, stack: Stack, fast_sink: FastSink
+    account: Account, stack: Stack, fast_sink: FastSink, measured: Callable[[str], None]
 ) -> None:
     seed = random.randrange(2**32)
     chance = random.Random(seed)
@@ -44,10 +45,10 @@ async def test_nothing_accepted_is_lost_when_workers_are_killed_and_credits_are_
     await asyncio.to_thread(books.check, fast_sink, load)
     assert len(load.accepted) == MESSAGES
     assert books.queued_rows(stack) == 0
-    print(
-        f"{MESSAGES} messages accepted in {seconds:.1f} s; {load.broken} connections broke, refused: {load.refused};"
+    measured(
+        f"{MESSAGES} messages accepted in {seconds:.0f} s, {KILLS} kills; {load.broken} connections broke;"
         f" {len(load.unanswered & set(fast_sink.copies))} stored although their 250 was never read;"
-        f" {fast_sink.duplicates} duplicates for {KILLS} kills"
+        f" {fast_sink.duplicates} duplicates"
     )
     # What may come twice is what had been sent and not yet recorded when its worker was killed.
     assert fast_sink.duplicates <= KILLS * stack.options.mta.delivery.connections_per_site * 2

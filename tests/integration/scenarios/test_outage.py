@@ -1,6 +1,7 @@
 """PostgreSQL, control or the node go away under load: mail does not notice, and afterwards the books are complete."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -34,10 +35,10 @@ async def warm_up(load: Load) -> None:
 
 @pytest.mark.timeout(240)
 async def test_mail_goes_on_while_postgres_is_stopped_for_half_a_minute(
-    account: Account, stack: Stack, fast_sink: FastSink
+    account: Account, stack: Stack, fast_sink: FastSink, measured: Callable[[str], None]
 ) -> None:
     assert stack.postgres is not None
-    load = Load(account, CONNECTIONS, rate=RATE)
+    load = Load(account, CONNECTIONS, rate=RATE, per_connection=10)
     async with asyncio.TaskGroup() as group:
         group.create_task(load.run())
         await warm_up(load)
@@ -49,7 +50,7 @@ async def test_mail_goes_on_while_postgres_is_stopped_for_half_a_minute(
         await asyncio.to_thread(stack.postgres.start)
         await wait_for_more(load, 50)
         load.stop()
-    print(f"{during} messages accepted in {OUTAGE_SECONDS:g} s without a database, {arrived} delivered by its end")
+    measured(f"{during} messages accepted in {OUTAGE_SECONDS:g} s without a database, {arrived} delivered by its end")
     await asyncio.to_thread(books.check, fast_sink, load)
     assert (load.refused, load.broken, fast_sink.duplicates) == ({}, 0, 0)
     assert during >= 0.9 * RATE * OUTAGE_SECONDS
@@ -60,7 +61,7 @@ async def test_mail_goes_on_while_postgres_is_stopped_for_half_a_minute(
 async def test_mail_goes_on_while_control_and_node_are_killed_again_and_again(
     account: Account, stack: Stack, fast_sink: FastSink
 ) -> None:
-    load = Load(account, CONNECTIONS, rate=RATE * 4)
+    load = Load(account, CONNECTIONS, rate=RATE * 4, per_connection=10)
     async with asyncio.TaskGroup() as group:
         group.create_task(load.run())
         await warm_up(load)

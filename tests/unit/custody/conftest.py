@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 import structlog
 
+from mta.queues import manager
 from mta.spool import sqlite
 from tests.unit.custody.parts import Parts, open_parts
 
 
 @pytest.fixture(autouse=True)
-def logs() -> Iterator[list[MutableMapping[str, Any]]]:
-    """What is logged, kept in memory."""
+def logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[MutableMapping[str, Any]]]:
+    """What is logged, kept in memory; and the queue looks often."""
+    monkeypatch.setattr(manager, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(manager, "SETTLING_MS", 20)
     with structlog.testing.capture_logs() as lines:
         yield lines
 

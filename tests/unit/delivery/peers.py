@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -28,6 +28,8 @@ class Do(Enum):
     CLOSE = auto()
     RESET = auto()
     HANG = auto()
+    WAIT = auto()
+    """Answer as usual once the test sets the server's ``gate``."""
 
 
 Action = bytes | Do
@@ -83,6 +85,7 @@ class Peer:
         self.open_now = 0
         self.open_most = 0
         self.port = 0
+        self.gate = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -162,6 +165,9 @@ class Talk:
             action = self._peer.actions.get(stage, b"500 5.5.2 what?\r\n")
         if action is Do.HANG:
             await asyncio.sleep(60)
+        if action is Do.WAIT:
+            await self._peer.gate.wait()
+            action = DEFAULTS[stage]
         if action is Do.RESET:
             self._writer.transport.abort()
         if not isinstance(action, bytes):
@@ -196,6 +202,18 @@ class Talk:
         assert self._peer.tls is not None
         await self._writer.start_tls(self._peer.tls)
         self._tls = True
+
+
+@asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[int]:
+    """A server that a test has written itself; gives the port."""
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
 
 
 @dataclass

@@ -38,7 +38,7 @@ def test_every_reply_at_every_stage(stage: events.Stage, code: int) -> None:
     )
 
 
-@pytest.mark.parametrize("stage", TRANSACTION)
+@pytest.mark.parametrize("stage", sorted(TRANSACTION, key=str))
 def test_nothing_but_the_servers_own_yes_is_a_delivery(stage: events.Stage) -> None:
     outcome = classify.of_result(result(250, stage, events.SaidBy.LOCAL), "mx")
     assert outcome.kind is OutcomeKind.DEFERRED

@@ -1,6 +1,7 @@
 """Sites and the agent: who gets which connection, when others are opened, and what becomes of what cannot be sent."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from mta.message.outcome import OutcomeKind, SaidBy, Stage
 from mta.spool.records import Change
 from tests.support.dns import DnsServer, Failure
 from tests.support.ports import free_port
-from tests.unit.delivery.peers import DIAL, RULES, Action, Delivery, Do, delivering, peer
+from tests.unit.delivery.peers import DIAL, RULES, Action, Delivery, Do, delivering, listening, peer
 from tests.unit.spool.rows import event, full_disk, message, settled
 
 
@@ -21,9 +22,8 @@ def the_site(delivery: Delivery) -> Site:
     return site
 
 
-async def until(condition: object, what: str) -> None:
+async def until(condition: Callable[[], object], what: str) -> None:
     """Wait for something to become true."""
-    assert callable(condition)
     try:
         async with asyncio.timeout(5):
             while not condition():  # noqa: ASYNC110 (conditions of any kind have no event)
@@ -78,15 +78,13 @@ async def test_a_connection_that_dies_as_it_opens_is_not_kept(tmp_path: Path) ->
         writer.write(b"250 x\r\n")
         writer.close()
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with delivering(tmp_path, listening.sockets[0].getsockname()[1]) as delivery:
+    async with listening(serve) as port, delivering(tmp_path, port) as delivery:
         for number in range(1, 12):
             delivery.send(number)
             await delivery.outcomes(number)
         assert delivery.recorder.count(OutcomeKind.DEFERRED) == 11
         await until(lambda: the_site(delivery).slots_used == 0, "no place is taken")
         assert delivery.agent._connections == 0
-    listening.close()
 
 
 async def test_a_421_with_a_message_costs_the_next_one_nothing(tmp_path: Path) -> None:
@@ -218,32 +216,19 @@ async def test_a_site_that_nobody_uses_is_forgotten(tmp_path: Path, monkeypatch:
 
 
 async def test_a_stop_finishes_what_is_under_way_and_starts_nothing(tmp_path: Path) -> None:
-    release = asyncio.Event()
     rules = replace(RULES, connections=1)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 x\r\n")
-        while line := await reader.readline():
-            if line == b"DATA\r\n":
-                writer.write(b"354 x\r\n")
-                await reader.readuntil(b"\r\n.\r\n")
-                await release.wait()
-            writer.write(b"250 x\r\n")
-        writer.close()
-
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with delivering(tmp_path, listening.sockets[0].getsockname()[1], rules=rules) as delivery:
+    async with peer({"dot": Do.WAIT}) as server, delivering(tmp_path, server.port, rules=rules) as delivery:
         for number in (1, 2):
             delivery.send(number)
-        await until(lambda: any(c._session.after_final_dot for c in the_site(delivery)._connections), "the dot is sent")
+        await until(lambda: server.commands[-1:] == ["DATA"], "the first is under way")
+        await asyncio.sleep(0.05)
         stopping = asyncio.create_task(delivery.agent.stop(5.0))
         await asyncio.sleep(0.05)
         assert not stopping.done()
-        release.set()
+        server.gate.set()
         await stopping
         assert delivery.recorder.order == [1]
         assert delivery.recorder.outcomes[1][0].kind is OutcomeKind.DELIVERED
-    listening.close()
 
 
 async def test_a_stop_does_not_wait_for_connections_that_are_not_there_yet(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from mta.message.outcome import OutcomeKind, Stage
 from mta.routing.router import TlsPolicy
 from tests.support.certs import Authority
-from tests.unit.delivery.peers import TLS_EHLO, Action, Do, delivering, peer
+from tests.unit.delivery.peers import TLS_EHLO, Action, Do, delivering, listening, peer
 
 BOTH_LOOPS = True
 
@@ -123,14 +123,11 @@ async def test_a_broken_handshake_is_remembered_and_mail_goes_in_clear_text(tmp_
                 writer.write(b"250 ok\r\n")
         writer.close()
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    async with delivering(tmp_path, port) as delivery:
+    async with listening(serve) as port, delivering(tmp_path, port) as delivery:
         delivery.send()
         assert (await delivery.outcome()).kind is OutcomeKind.DELIVERED
         assert connections == 2
         assert delivery.dialer._without_tls.keys() == {"127.0.0.1"}
-    listening.close()
 
 
 async def test_an_answer_injected_behind_starttls_is_not_believed(tmp_path: Path, context: ssl.SSLContext) -> None:

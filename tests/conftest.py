@@ -3,11 +3,16 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.dns import DnsServer
 from tests.support.sink import RecordingSink
 
 REMOTE_DOMAIN = "example.net"
+
+# How fast a machine makes examples, beside whatever else it does, says nothing about the code.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @pytest.fixture

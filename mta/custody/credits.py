@@ -150,9 +150,10 @@ class Credits:
             remaining = deadline - time.monotonic()
             refill = self._renew(tenant, account, count)
             done, _ = await asyncio.wait({refill}, timeout=max(0.0, remaining))
-            if (not done or refill.exception() is not None) and account.left < count:
-                if time.monotonic() < account.refused_until:
-                    continue
+            if account.left >= count or time.monotonic() < account.refused_until:
+                continue
+            # Others may take what comes faster than it comes: that, too, has an end.
+            if not done or refill.exception() is not None or remaining < 0:
                 raise Refusal(Reason.CREDITS_UNAVAILABLE, "credits cannot be checked now; try again", retry_after=5.0)
 
     async def recall(self, tenant: str) -> int:

@@ -25,6 +25,9 @@ CREDENTIALS = "authorization"
 PEER_KEY = "x-barua-peer"
 """Metadata that tells a worker the caller's address: said by us, never by the caller."""
 
+_UP = {grpc.ChannelConnectivity.READY}
+_COMING_UP = {grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING}
+
 
 class LeaseForwarder(lease_services.LeaseServiceServicer):
     """Serves control's LeaseService to the workers of this machine, under the node's name."""
@@ -82,11 +85,14 @@ class InjectionForwarder(injection_services.InjectionServiceServicer):
             raise refusal_of(error) from error
 
     def _pick(self) -> "injection_services.InjectionServiceAsyncStub":
-        """The next worker whose channel is up."""
-        for _ in self._workers:
-            index = next(self._turn) % len(self._workers)
-            if self._workers[index].get_state(try_to_connect=True) is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                return self._stubs[index]
+        """The next worker whose channel is up; if none is, the next that may be about to."""
+        first, count = next(self._turn), len(self._workers)
+        in_turn = [(first + step) % count for step in range(count)]
+        states = {index: self._workers[index].get_state(try_to_connect=True) for index in in_turn}
+        for good in _UP, _COMING_UP:
+            for index in in_turn:
+                if states[index] in good:
+                    return self._stubs[index]
         raise Refusal(Reason.UNAVAILABLE, "no worker can take mail now; try again", retry_after=2.0)
 
 

@@ -32,7 +32,7 @@ class Books(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
         self.loop = asyncio.new_event_loop()
-        self.patches = [
+        self.patches: list[Any] = [
             mock.patch.object(sqlite, "PROBE_SECONDS", 0.002),
             mock.patch.object(module, "FIRST_AMOUNT", 8),
             mock.patch.object(module, "WAIT_SECONDS", 0.05),

@@ -138,8 +138,10 @@ async def test_jobs_that_wait_get_the_idle_connections_when_a_late_one_is_closed
         delivery.agent._stopping = False
         connection, _ = site._idle[0]
         site._idle[0] = (connection, -10_000.0)
+        before = server.connections
         await delivery.outcomes(6)
         assert delivery.recorder.count(OutcomeKind.DELIVERED) == 6
+        assert server.connections <= before + 1
 
 
 async def test_nothing_is_sent_while_the_spool_is_sick(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 
 from control.database import Database
 from control.model.apikeys import PREFIX
-from control.model.caller import ROOT_TENANT, Caller, Role
+from control.model.caller import ROOT_TENANT, Caller, Role, act_for
 from control.model.fields import MAX_PASSWORD, MAX_USERNAME
 from control.passwords import Passwords
 from control.store import credentials
@@ -29,8 +29,9 @@ def caller() -> Caller:
 
 
 def set_caller(who: Caller) -> None:
-    """Make ``who`` the caller for the rest of this call."""
+    """Make ``who`` the caller for the rest of this call: it sees its own tenant's rows and those below."""
     _caller.set(who)
+    act_for(who.tenant_id)
 
 
 class Authenticator:
@@ -74,7 +75,7 @@ class Authenticator:
         stored = login.password_hash if login else None
         if not await self._passwords.verify(username, stored, password) or login is None:
             raise _refused("the username or password is wrong")
-        role = Role.OPERATOR if login.tenant_id == ROOT_TENANT else Role.TENANT
+        role = Role.OPERATOR if login.tenant_id == ROOT_TENANT else Role.RESELLER
         return Caller(role, login.tenant_id)
 
 

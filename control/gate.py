@@ -53,7 +53,8 @@ class Gate(grpc.aio.ServerInterceptor):
     async def _admit(self, path: str, context: _Context) -> None:
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         who = await self._authenticator.authenticate(metadata.get("authorization"))
-        if path not in PERMISSIONS or not who.may(PERMISSIONS[path]):
+        permission = PERMISSIONS.get(path)
+        if permission is None or not who.may(permission.access, permission.scope):
             raise Refusal(Reason.PERMISSION_DENIED, "these credentials do not allow this call")
         set_caller(who)
 

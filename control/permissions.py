@@ -5,39 +5,93 @@ start instead of being open, or closed, by accident. Health and reflection are o
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from control.model.caller import Access
 
 OPEN_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 """Served without credentials."""
 
-_SERVICES: dict[str, tuple[Access, tuple[str, ...]]] = {
-    "barua.control.v1.TenantService": (Access.TENANT, ("CreateTenant", "GetTenant", "ListTenants")),
-    "barua.control.v1.CredentialService": (
-        Access.TENANT,
-        ("CreateLogin", "ListLogins", "DeleteLogin", "CreateApiKey", "ListApiKeys", "DeleteApiKey"),
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """What a method asks for. ``scope`` is what a limited key or token must have for the service."""
+
+    access: Access
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    scope: str
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    resell: tuple[str, ...] = ()
+    operator: tuple[str, ...] = ()
+    node: tuple[str, ...] = ()
+
+    def methods(self) -> dict[str, Permission]:
+        """The permission of each method."""
+        return {
+            method: Permission(access, self.scope)
+            for access, methods in (
+                (Access.READ, self.read),
+                (Access.WRITE, self.write),
+                (Access.RESELL, self.resell),
+                (Access.OPERATOR, self.operator),
+                (Access.NODE, self.node),
+            )
+            for method in methods
+        }
+
+
+_SERVICES: dict[str, _Service] = {
+    "barua.control.v1.TenantService": _Service(
+        "tenants",
+        read=("GetTenant", "ListTenants"),
+        resell=("CreateTenant",),
     ),
-    "barua.control.v1.CreditService": (Access.TENANT, ("GetBalance", "TransferCredits", "ListLedgerEntries")),
-    "barua.control.v1.DomainService": (
-        Access.TENANT,
-        ("CreateDomain", "GetDomain", "ListDomains", "VerifyDomain", "DeleteDomain"),
+    "barua.control.v1.CredentialService": _Service(
+        "credentials",
+        read=("ListLogins", "ListApiKeys"),
+        write=("CreateLogin", "DeleteLogin", "CreateApiKey", "DeleteApiKey"),
     ),
-    "barua.control.v1.SuppressionService": (
-        Access.TENANT,
-        ("CreateSuppression", "ListSuppressions", "DeleteSuppression"),
+    "barua.control.v1.CreditService": _Service(
+        "credits",
+        read=("GetBalance", "ListLedgerEntries"),
+        resell=("TransferCredits",),
+        operator=("GrantCredits",),
     ),
-    "barua.control.v1.HistoryService": (Access.TENANT, ("GetMessageRecord", "ListMessageRecords")),
-    "barua.control.v1.LeaseService": (Access.NODE, ("OpenHolder", "AcquireLease")),
-    "barua.journal.v1.JournalService": (Access.NODE, ("PushEvents",)),
-    "barua.policy.v1.PolicyService": (Access.NODE, ("WatchPolicy", "ReportRevision")),
+    "barua.control.v1.DomainService": _Service(
+        "domains",
+        read=("GetDomain", "ListDomains"),
+        write=("CreateDomain", "VerifyDomain", "DeleteDomain"),
+    ),
+    "barua.control.v1.SuppressionService": _Service(
+        "suppressions",
+        read=("ListSuppressions",),
+        write=("CreateSuppression", "DeleteSuppression"),
+    ),
+    "barua.control.v1.HistoryService": _Service(
+        "messages",
+        read=("GetMessageRecord", "ListMessageRecords"),
+    ),
+    "barua.control.v1.LeaseService": _Service("nodes", node=("OpenHolder", "AcquireLease")),
+    "barua.journal.v1.JournalService": _Service("nodes", node=("PushEvents",)),
+    "barua.policy.v1.PolicyService": _Service("nodes", node=("WatchPolicy", "ReportRevision")),
 }
 
-PERMISSIONS: dict[str, Access] = {
-    f"/{service}/{method}": access for service, (access, methods) in _SERVICES.items() for method in methods
-} | {
-    "/barua.control.v1.CreditService/GrantCredits": Access.OPERATOR,
+PERMISSIONS: dict[str, Permission] = {
+    f"/{name}/{method}": permission
+    for name, service in _SERVICES.items()
+    for method, permission in service.methods().items()
 }
-"""Access that each method asks for, by its path."""
+"""What each method asks for, by its path."""
+
+SCOPES: frozenset[str] = frozenset(
+    scope for service in _SERVICES.values() if not service.node for scope in (service.scope, f"{service.scope}:read")
+)
+"""Scopes that keys and tokens for this API can have."""
 
 
 def check_complete(served: Collection[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mta.policy.records import ApiKey, Login, SenderDomain, Suppression, Tenant
 
-VERSION = 1
+VERSION = 2
 """``PRAGMA user_version``. The file is a cache: one of another version is thrown away and filled anew."""
 
 _SCHEMA = """

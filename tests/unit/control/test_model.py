@@ -139,9 +139,20 @@ def test_dns_records() -> None:
 
 
 def test_roles() -> None:
-    may = {role: [access for access in Access if Caller(role, "x").may(access)] for role in Role}
+    may = {role: [access for access in Access if Caller(role, "x").may(access, "credits")] for role in Role}
     assert may == {
-        Role.OPERATOR: [Access.TENANT, Access.NODE, Access.OPERATOR],
-        Role.TENANT: [Access.TENANT],
+        Role.OPERATOR: list(Access),
+        Role.RESELLER: [Access.READ, Access.WRITE, Access.RESELL],
+        Role.TENANT: [Access.READ, Access.WRITE],
+        Role.READ_ONLY: [Access.READ],
         Role.NODE: [Access.NODE],
     }
+
+
+def test_scopes_narrow_a_role() -> None:
+    caller = Caller(Role.TENANT, "x", frozenset({"domains", "credits:read"}))
+    assert caller.may(Access.WRITE, "domains")
+    assert caller.may(Access.READ, "credits")
+    assert not caller.may(Access.WRITE, "credits")
+    assert not caller.may(Access.READ, "messages")
+    assert not caller.may(Access.RESELL, "domains")

@@ -12,17 +12,29 @@ import pytest
 from control.supervisor import addresses, postgres, supervisor
 from mta.runtime.options import Options, OptionsError
 
+# Like PostgreSQL it heeds SIGINT and SIGQUIT whatever it inherits: what a shell starts in the background ignores them.
+SERVER = """
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A process that looks like a server of this home."""
     data = tmp_path / "postgres"
     data.mkdir()
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], cwd=data)
+    process = subprocess.Popen([sys.executable, "-c", SERVER], cwd=data, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
     (data / "postmaster.pid").write_text(f"{process.pid}\n")
     yield process
     process.kill()
     process.wait()
+    process.stdout.close()
 
 
 def test_a_leftover_server_is_stopped(tmp_path: Path, server: "subprocess.Popen[bytes]") -> None:

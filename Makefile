@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # pip and the build back end come from the constraints too, so that two machines build with the same one.
 # The build back end warns of editable installs at length; its errors still show.
 INSTALL := PYTHONWARNINGS=ignore $(PIP) install --constraint constraints.txt --no-build-isolation --editable
-CODE := mta control api_bridge tests benchmarks protos/generate.py .ci/make_venv.py
+CODE := mta control api_bridge tests benchmarks protos/generate.py protos/client .ci/make_venv.py
 # Files side by side: most tests wait for other processes. `ARGS=-n0` for one after the other.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -30,8 +30,8 @@ test-long: $(VENV)/.installed-dev tools ## Run the tests marked long as well
 check: $(VENV)/.installed-dev ## Check style, types, import layers and generated files
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
-	$(BIN)/mypy mta control api_bridge tests benchmarks
-	PYTHONPATH=protos/gen $(BIN)/lint-imports
+	$(BIN)/mypy mta control api_bridge protos/client tests benchmarks
+	PYTHONPATH=protos/gen:protos/client $(BIN)/lint-imports
 	$(BIN)/python protos/generate.py --check
 	$(BIN)/python -m tests.arch.pages --check
 

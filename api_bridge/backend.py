@@ -16,21 +16,14 @@ Loop rules: made and used on one running loop. Limits: the constants below and `
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import grpc
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
-from barua.control.v1 import (
-    credit_service_pb2,
-    credit_service_pb2_grpc,
-    tenant_pb2,
-    tenant_service_pb2,
-    tenant_service_pb2_grpc,
-)
+from barua.control.v1 import credit_service_pb2, tenant_pb2, tenant_service_pb2
 from barua.mta.v1 import injection_service_pb2, injection_service_pb2_grpc
 
+from barua_client import ControlClient, Unreachable
 from mta.runtime import rpc
 from mta.runtime.log import get_logger
 from mta.runtime.options import Options
@@ -70,9 +63,8 @@ class Backend:
     def __init__(self, options: Options) -> None:
         bridge = options.bridge
         self._timeout = bridge.timeout_seconds
-        self._control = rpc.channel(bridge.control_address)
-        self._tenants = tenant_service_pb2_grpc.TenantServiceStub(self._control)
-        self._credits = credit_service_pb2_grpc.CreditServiceStub(self._control)
+        # The first connection may have died unnoticed while idle; more than one repeat would keep HTTP clients waiting.
+        self._control = ControlClient(bridge.control_address, deadline_seconds=self._timeout, attempts=2)
         targets = bridge.mta_addresses or [
             f"unix:{options.path('run', f'worker-{index}.sock')}" for index in range(options.mta.workers)
         ]
@@ -85,7 +77,7 @@ class Backend:
         self, authorization: str, request: tenant_service_pb2.CreateTenantRequest
     ) -> tenant_pb2.Tenant:
         """Make a tenant as the login in ``authorization``. The request must have a request_id. Raises Refusal."""
-        answer: tenant_pb2.Tenant = await self._ask_control(self._tenants.CreateTenant, authorization, request)
+        answer: tenant_pb2.Tenant = await self._ask_control(self._control.tenants.CreateTenant, authorization, request)
         return answer
 
     async def transfer_credits(
@@ -93,7 +85,7 @@ class Backend:
     ) -> credit_service_pb2.TransferCreditsResponse:
         """Move credits as the login in ``authorization``. The request must have a request_id. Raises Refusal."""
         answer: credit_service_pb2.TransferCreditsResponse = await self._ask_control(
-            self._credits.TransferCredits, authorization, request
+            self._control.credits.TransferCredits, authorization, request
         )
         return answer
 
@@ -111,9 +103,9 @@ class Backend:
                     request, timeout=timeout, metadata=metadata
                 )
             except grpc.aio.AioRpcError as error:
-                refusal = _refusal("mta", error)
+                refusal = _refusal(error)
                 others = [other for other in others if other.connected()]
-                if not others or refusal.reason not in self._moves_on or not _is_considered(error):
+                if not others or refusal.reason not in self._moves_on or not rpc.is_considered(error):
                     raise refusal from None
                 worker = others.pop(0)
             else:
@@ -132,7 +124,7 @@ class Backend:
     async def readiness(self) -> Readiness:
         """Ask control and the workers whether they can work."""
         control, *workers = await asyncio.gather(
-            rpc.is_serving(self._control, PROBE_SECONDS),
+            rpc.is_serving(self._control.channel, PROBE_SECONDS),
             *(rpc.is_serving(worker.channel, PROBE_SECONDS) for worker in self._workers),
         )
         return Readiness(control, any(workers))
@@ -142,14 +134,15 @@ class Backend:
         await asyncio.gather(self._control.close(), *(worker.channel.close() for worker in self._workers))
 
     async def _ask_control(self, call: _Call, authorization: str, request: Any) -> Any:
-        # request_id makes the repetition safe; the first connection may have died unnoticed while idle.
-        for last in (False, True):
-            try:
-                return await call(request, timeout=self._timeout, metadata=(("authorization", authorization),))
-            except grpc.aio.AioRpcError as error:
-                if last or error.code() is not grpc.StatusCode.UNAVAILABLE or _is_considered(error):
-                    raise _refusal("control", error) from None
-        raise AssertionError("unreachable")
+        try:
+            return await call(request, metadata=(("authorization", authorization),))
+        except Unreachable as error:
+            log.warning("call_unanswered", to="control", details=error.message)
+            raise Refusal(Reason.UNAVAILABLE, "the service cannot be reached", retry_after=RETRY_SECONDS) from None
+        except Refusal as refusal:
+            if refusal.reason is Reason.INTERNAL:
+                log.error("call_failed", to="control", details=refusal.message)
+            raise
 
     async def _workers_in_turn(self) -> list["_Worker"]:
         """One with a connection, and the others. Raises Refusal."""
@@ -190,20 +183,11 @@ class _Worker:
         return self
 
 
-def _is_considered(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the program itself said no, and not the connection to it: its answer has a reason of ours then."""
-    status, info = rpc_status.from_call(cast(grpc.Call, error)), error_details_pb2.ErrorInfo()
-    return status is not None and any(
-        detail.Unpack(info) and info.domain == rpc.DOMAIN and info.reason in Reason.__members__
-        for detail in status.details
-    )
-
-
-def _refusal(program: str, error: grpc.aio.AioRpcError) -> Refusal:
+def _refusal(error: grpc.aio.AioRpcError) -> Refusal:
     refusal = rpc.refusal_of(error)
-    if refusal.reason is Reason.UNAVAILABLE and not _is_considered(error):
-        log.warning("call_unanswered", to=program, code=error.code().name, details=error.details())
+    if refusal.reason is Reason.UNAVAILABLE and not rpc.is_considered(error):
+        log.warning("call_unanswered", to="mta", code=error.code().name, details=error.details())
         return Refusal(Reason.UNAVAILABLE, "the service cannot be reached", retry_after=RETRY_SECONDS)
     if refusal.reason is Reason.INTERNAL:
-        log.error("call_failed", to=program, code=error.code().name, details=error.details())
+        log.error("call_failed", to="mta", code=error.code().name, details=error.details())
     return refusal

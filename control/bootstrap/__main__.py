@@ -9,8 +9,9 @@ import asyncio
 import sys
 from pathlib import Path
 
+from barua_client import Connection, Unreachable, bearer
 from control.bootstrap import demo_accounts, tenants
-from control.bootstrap.client import Operator, Unreachable, read_token
+from control.bootstrap.token import read_token
 from mta.runtime import log as logs
 from mta.runtime.options import Options, OptionsError, load
 from mta.runtime.refusals import Refusal
@@ -23,7 +24,7 @@ log = logs.get_logger(__name__)
 async def bootstrap(options: Options) -> None:
     """Make everything. Raises Refusal, Unreachable, OptionsError."""
     token = read_token(options.path("secrets", "operator.token"))
-    async with Operator(options.node.control_address, token) as operator:
+    async with Connection(options.node.control_address, bearer(token)) as operator:
         await operator.wait_until_serving(WAIT_SECONDS)
         for tenant in options.bootstrap.tenants:
             await tenants.ensure(operator, tenants.plan_of(tenant))

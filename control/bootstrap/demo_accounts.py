@@ -8,12 +8,10 @@ Errors: ``Refusal``, ``Unreachable``; ``OptionsError`` if ``demo.json`` is there
 """
 
 import asyncio
-import base64
 import secrets
 import uuid
 from typing import Any
 
-import grpc
 import msgspec
 
 from barua.control.v1 import credential_pb2, credential_service_pb2, credit_service_pb2
@@ -22,11 +20,11 @@ from barua.control.v1.credit_service_pb2_grpc import CreditServiceStub
 from barua.mta.v1 import injection_service_pb2
 from barua.mta.v1.injection_service_pb2_grpc import InjectionServiceStub
 
+from barua_client import Connection, Unreachable, basic, bearer
 from control.bootstrap import tenants
-from control.bootstrap.client import CALL_SECONDS, Operator, Unreachable
 from control.bootstrap.privatefile import write_private
 from mta.runtime.options import Options, OptionsError, TlsMode, split_address
-from mta.runtime.refusals import Refusal
+from mta.runtime.refusals import Reason, Refusal
 
 FILE = "demo.json"
 RESELLER, ACCOUNT = "demo-reseller", "demo-account"
@@ -48,7 +46,7 @@ KEYS = {
 """Where the API keys are in the file, and whose they are. SendPulse's client id is the id of its key."""
 
 
-async def ensure(operator: Operator, options: Options, token: str) -> None:
+async def ensure(operator: Connection, options: Options, token: str) -> None:
     """Make the accounts and write ``home/demo.json``."""
     path = options.path(FILE)
     known = _read(options)
@@ -140,14 +138,14 @@ async def _wait_for_workers(options: Options, key: str) -> None:
         sender=DEFAULT_SENDER, recipients=[DEFAULT_SENDER], content=content, validate_only=True
     )
     for index in range(options.mta.workers):
-        async with Operator(f"unix:{options.path('run', f'worker-{index}.sock')}", key) as worker:
+        async with Connection(f"unix:{options.path('run', f'worker-{index}.sock')}", bearer(key)) as worker:
             stub = InjectionServiceStub(worker.channel)
             deadline = asyncio.get_running_loop().time() + WORKER_SECONDS
             while True:
                 try:
                     await worker.call(stub.SubmitMessage, request)
                     break
-                except (Refusal, Unreachable) as error:
+                except Refusal as error:
                     if asyncio.get_running_loop().time() > deadline:
                         raise Unreachable(
                             f"worker {index}", f"it takes no mail for the demo account: {error}"
@@ -155,7 +153,7 @@ async def _wait_for_workers(options: Options, key: str) -> None:
                 await asyncio.sleep(WORKER_POLL_SECONDS)
 
 
-async def _ensure_password(operator: Operator, plan: tenants.TenantPlan) -> None:
+async def _ensure_password(operator: Connection, plan: tenants.TenantPlan) -> None:
     if await _password_works(operator, plan.username, plan.password):
         return
     stub = CredentialServiceStub(operator.channel)
@@ -165,20 +163,19 @@ async def _ensure_password(operator: Operator, plan: tenants.TenantPlan) -> None
     await tenants.ensure_login(operator, plan.name, plan.username, plan.password)
 
 
-async def _password_works(operator: Operator, username: str, password: str) -> bool:
-    credentials = base64.b64encode(f"{username}:{password}".encode()).decode()
-    stub = CreditServiceStub(operator.channel)
+async def _password_works(operator: Connection, username: str, password: str) -> bool:
     request = credit_service_pb2.GetBalanceRequest(tenant="tenants/me")
+    login = (("authorization", basic(username, password)),)
     try:
-        await stub.GetBalance(request, timeout=CALL_SECONDS, metadata=(("authorization", f"Basic {credentials}"),))
-    except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+        await operator.call(CreditServiceStub(operator.channel).GetBalance, request, metadata=login)
+    except Refusal as refusal:
+        if refusal.reason is Reason.UNAUTHENTICATED:
             return False
-        raise Unreachable(operator.address, error.details() or error.code().name) from error
+        raise
     return True
 
 
-async def _ensure_key(operator: Operator, place: tuple[str, str], known: str) -> str:
+async def _ensure_key(operator: Connection, place: tuple[str, str], known: str) -> str:
     parent = f"tenants/{KEYS[place]}"
     stub = CredentialServiceStub(operator.channel)
     listed = credential_service_pb2.ListApiKeysRequest(parent=parent)

@@ -9,12 +9,12 @@ from barua.control.v1 import domain_service_pb2, tenant_service_pb2
 from barua.control.v1.domain_service_pb2_grpc import DomainServiceStub
 from barua.control.v1.tenant_service_pb2_grpc import TenantServiceStub
 
-from control.bootstrap.client import Operator
+from barua_client import Connection
 
 ROOT = "tenants/operator"
 
 
-async def txt_records(operator: Operator) -> dict[str, str]:
+async def txt_records(operator: Connection) -> dict[str, str]:
     """TXT data by owner name, in lower case, without the final dot."""
     tenants, domains = TenantServiceStub(operator.channel), DomainServiceStub(operator.channel)
     found: dict[str, str] = {}

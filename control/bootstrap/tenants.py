@@ -24,7 +24,7 @@ from barua.control.v1.credit_service_pb2_grpc import CreditServiceStub
 from barua.control.v1.domain_service_pb2_grpc import DomainServiceStub
 from barua.control.v1.tenant_service_pb2_grpc import TenantServiceStub
 
-from control.bootstrap.client import Operator
+from barua_client import Connection
 from mta.runtime.options import BootstrapTenant, OptionsError
 from mta.runtime.refusals import Reason, Refusal
 
@@ -75,7 +75,7 @@ def plan_of(tenant: BootstrapTenant) -> TenantPlan:
     )
 
 
-async def ensure(operator: Operator, plan: TenantPlan) -> None:
+async def ensure(operator: Connection, plan: TenantPlan) -> None:
     """Make what is missing of a plan."""
     await _ensure_tenant(operator, plan)
     for domain in plan.domains:
@@ -86,7 +86,7 @@ async def ensure(operator: Operator, plan: TenantPlan) -> None:
         await ensure_login(operator, plan.name, plan.username, plan.password)
 
 
-async def ensure_login(operator: Operator, tenant: str, username: str, password: str) -> bool:
+async def ensure_login(operator: Connection, tenant: str, username: str, password: str) -> bool:
     """Make a login; False if one of that name exists already."""
     stub = CredentialServiceStub(operator.channel)
     request = credential_service_pb2.CreateLoginRequest(
@@ -95,7 +95,7 @@ async def ensure_login(operator: Operator, tenant: str, username: str, password:
     return await _created(operator.call(stub.CreateLogin, request))
 
 
-async def _ensure_tenant(operator: Operator, plan: TenantPlan) -> None:
+async def _ensure_tenant(operator: Connection, plan: TenantPlan) -> None:
     stub = TenantServiceStub(operator.channel)
     tenant = tenant_pb2.Tenant(display_name=plan.display_name, default_sender=plan.default_sender)
     request = tenant_service_pb2.CreateTenantRequest(
@@ -104,7 +104,7 @@ async def _ensure_tenant(operator: Operator, plan: TenantPlan) -> None:
     await _created(operator.call(stub.CreateTenant, request))
 
 
-async def _ensure_domain(operator: Operator, tenant: str, domain: DomainPlan) -> None:
+async def _ensure_domain(operator: Connection, tenant: str, domain: DomainPlan) -> None:
     stub = DomainServiceStub(operator.channel)
     signing = domain_pb2.Domain.SIGNING_REQUIRED if domain.signing else domain_pb2.Domain.SIGNING_OFF
     request = domain_service_pb2.CreateDomainRequest(
@@ -117,7 +117,7 @@ async def _ensure_domain(operator: Operator, tenant: str, domain: DomainPlan) ->
     await _created(operator.call(stub.CreateDomain, request))
 
 
-async def _ensure_credits(operator: Operator, plan: TenantPlan) -> None:
+async def _ensure_credits(operator: Connection, plan: TenantPlan) -> None:
     # Not "if the balance is 0": a tenant that has spent everything must not get a present at each start.
     stub = CreditServiceStub(operator.channel)
     entries = credit_service_pb2.ListLedgerEntriesRequest(tenant=plan.name, page_size=1)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from control.bootstrap.client import Unreachable
+from barua_client import Unreachable
 from control.cli import credentials, credits, domains, messages, queues, suppressions, tenants
 from control.cli.output import CliError, print_error, print_line
 from control.cli.send import send

@@ -18,7 +18,8 @@ from typing import Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
-from control.bootstrap.client import Operator, read_token
+from barua_client import ControlClient, MtaClient, bearer
+from control.bootstrap.token import read_token
 from control.supervisor import effective
 from control.supervisor.addresses import local
 from mta.runtime.options import Options, load, split_address
@@ -43,22 +44,23 @@ class Session:
         self._token_file = token_file
 
     @asynccontextmanager
-    async def control(self) -> AsyncIterator[Operator]:
+    async def control(self) -> AsyncIterator[ControlClient]:
         """A connection to control."""
-        async with self._connect(self.options.control.listen) as operator:
-            yield operator
+        async with ControlClient(*self._place(self.options.control.listen)) as client:
+            yield client
 
     @asynccontextmanager
-    async def mta(self) -> AsyncIterator[Operator]:
+    async def mta(self) -> AsyncIterator[MtaClient]:
         """A connection to the MTA's node."""
-        async with self._connect(self.options.node.listen) as operator:
-            yield operator
+        async with MtaClient(*self._place(self.options.node.listen)) as client:
+            yield client
 
-    def _connect(self, default: str) -> Operator:
+    def _place(self, default: str) -> tuple[str, str]:
+        """Address and credentials."""
         address = self._address or local(default)
         split_address(address)
         token = read_token(self._token_file or self.options.path("secrets", "operator.token"))
-        return Operator(address, token)
+        return address, bearer(token)
 
 
 def installation(config: Path | None) -> Options:

@@ -25,8 +25,9 @@ from typing import Any
 import uvicorn
 from aiosmtpd.smtp import SMTP
 
-from control.bootstrap.client import Operator, read_token
+from barua_client import Connection, bearer
 from control.bootstrap.records import txt_records
+from control.bootstrap.token import read_token
 from control.demo import pages
 from control.demo.signatures import Keys, verify
 from control.demo.store import Entry, Store
@@ -117,7 +118,7 @@ async def serve(options: Options, drain: lifecycle.Drain) -> None:
     token = read_token(options.path("secrets", "operator.token"))
     store = Store(options.path("inbox"), options.inbox.messages)
     tasks = lifecycle.Tasks()
-    async with Operator(options.node.control_address, token) as operator:
+    async with Connection(options.node.control_address, bearer(token)) as operator:
         inbox = Inbox(store, Keys(lambda: txt_records(operator)))
         smtp = await _listen_smtp(options, inbox)
         http = _Server(

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import dkim
 
-from control.bootstrap.client import Unreachable
+from barua_client import Unreachable
 from mta.runtime.log import get_logger
 from mta.runtime.refusals import Refusal
 

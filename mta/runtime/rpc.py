@@ -132,6 +132,14 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
     return Refusal(reason, error.details() or error.code().name)
 
 
+def is_considered(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the program itself said no, and not the connection to it: its answer has a reason of ours then."""
+    status, info = rpc_status.from_call(cast(grpc.Call, error)), error_details_pb2.ErrorInfo()
+    return status is not None and any(
+        detail.Unpack(info) and info.domain == DOMAIN and info.reason in Reason.__members__ for detail in status.details
+    )
+
+
 _BY_CODE = {
     "UNAVAILABLE": Reason.UNAVAILABLE,
     "DEADLINE_EXCEEDED": Reason.UNAVAILABLE,

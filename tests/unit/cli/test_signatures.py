@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from control.bootstrap.client import Unreachable
+from barua_client import Unreachable
 from control.demo.signatures import Keys, signatures, verify
 
 MESSAGE = b"From: a@demo.test\r\nTo: b@example.com\r\nSubject: hello\r\n\r\nbody\r\n"

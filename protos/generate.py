@@ -18,31 +18,38 @@ ROOT = Path(__file__).resolve().parent
 
 def generate(target: Path) -> None:
     """Write modules, gRPC stubs and their type files for every .proto file to ``target``."""
-    sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "barua").rglob("*.proto"))
     # The plugins are beside the interpreter, which need not be on the path.
     programs = Path(sys.executable).parent
-    status = protoc.main(
-        [
-            "protoc",
-            f"--proto_path={ROOT}",
-            f"--proto_path={files('grpc_tools') / '_proto'}",
-            f"--proto_path={Path(status_pb2.__file__).parents[2]}",
-            *(f"--plugin={plugin}={programs / plugin}" for plugin in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")),
-            f"--python_out={target}",
-            f"--grpc_python_out={target}",
-            f"--mypy_out=quiet:{target}",
-            f"--mypy_grpc_out=quiet:{target}",
-            *sources,
-        ]
+    compile_(
+        *(f"--plugin={plugin}={programs / plugin}" for plugin in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")),
+        f"--python_out={target}",
+        f"--grpc_python_out={target}",
+        f"--mypy_out=quiet:{target}",
+        f"--mypy_grpc_out=quiet:{target}",
     )
-    if status != 0:
-        raise SystemExit(f"protoc failed with status {status}")
     for folder in {path.parent for path in target.rglob("*_pb2.py")}:
         (folder / "__init__.py").touch()
     (target / "barua" / "__init__.py").touch()
     for area in (target / "barua").iterdir():
         if area.is_dir() and area.name != "__pycache__":
             (area / "__init__.py").touch()
+
+
+def compile_(*outputs: str) -> None:
+    """Run protoc on every .proto file. Ends the program if it fails."""
+    sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "barua").rglob("*.proto"))
+    status = protoc.main(
+        [
+            "protoc",
+            f"--proto_path={ROOT}",
+            f"--proto_path={files('grpc_tools') / '_proto'}",
+            f"--proto_path={Path(status_pb2.__file__).parents[2]}",
+            *outputs,
+            *sources,
+        ]
+    )
+    if status != 0:
+        raise SystemExit(f"protoc failed with status {status}")
 
 
 def differences() -> list[str]:

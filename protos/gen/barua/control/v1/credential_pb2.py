@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!barua/control/v1/credential.proto\x12\x10\x62\x61rua.control.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"L\n\x05Login\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xb2\x01\n\x06\x41piKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06scopes\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nsecret_key\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tlast_four\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!barua/control/v1/credential.proto\x12\x10\x62\x61rua.control.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x03\n\x05Login\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x30\n\x04role\x18\x03 \x01(\x0e\x32\x1c.barua.control.v1.Login.RoleB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x64isabled\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1e\n\x10\x61llowed_networks\x18\x05 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x16\n\x08password\x18\x07 \x01(\tB\x04\xe2\x41\x01\x04\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x38\n\x0elast_used_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\n \x01(\t\"Q\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_ADMIN\x10\x01\x12\x12\n\x0eROLE_READ_ONLY\x10\x02\x12\x0f\n\x0bROLE_SENDER\x10\x03\"\xc8\x03\n\x06\x41piKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06scopes\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nsecret_key\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tlast_four\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1e\n\x10\x61llowed_networks\x18\x07 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12>\n\x14previous_expire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x38\n\x0elast_used_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0c \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LOGIN'].fields_by_name['create_time']._loaded_options = None
   _globals['_LOGIN'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_LOGIN'].fields_by_name['role']._loaded_options = None
+  _globals['_LOGIN'].fields_by_name['role']._serialized_options = b'\342A\001\001'
+  _globals['_LOGIN'].fields_by_name['disabled']._loaded_options = None
+  _globals['_LOGIN'].fields_by_name['disabled']._serialized_options = b'\342A\001\001'
+  _globals['_LOGIN'].fields_by_name['allowed_networks']._loaded_options = None
+  _globals['_LOGIN'].fields_by_name['allowed_networks']._serialized_options = b'\342A\001\001'
+  _globals['_LOGIN'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_LOGIN'].fields_by_name['expire_time']._serialized_options = b'\342A\001\001'
+  _globals['_LOGIN'].fields_by_name['password']._loaded_options = None
+  _globals['_LOGIN'].fields_by_name['password']._serialized_options = b'\342A\001\004'
+  _globals['_LOGIN'].fields_by_name['update_time']._loaded_options = None
+  _globals['_LOGIN'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_LOGIN'].fields_by_name['last_used_time']._loaded_options = None
+  _globals['_LOGIN'].fields_by_name['last_used_time']._serialized_options = b'\342A\001\003'
   _globals['_APIKEY'].fields_by_name['display_name']._loaded_options = None
   _globals['_APIKEY'].fields_by_name['display_name']._serialized_options = b'\342A\001\001'
   _globals['_APIKEY'].fields_by_name['scopes']._loaded_options = None
@@ -45,8 +59,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEY'].fields_by_name['last_four']._serialized_options = b'\342A\001\003'
   _globals['_APIKEY'].fields_by_name['create_time']._loaded_options = None
   _globals['_APIKEY'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
-  _globals['_LOGIN']._serialized_start=121
-  _globals['_LOGIN']._serialized_end=197
-  _globals['_APIKEY']._serialized_start=200
-  _globals['_APIKEY']._serialized_end=378
+  _globals['_APIKEY'].fields_by_name['allowed_networks']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['allowed_networks']._serialized_options = b'\342A\001\001'
+  _globals['_APIKEY'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['expire_time']._serialized_options = b'\342A\001\001'
+  _globals['_APIKEY'].fields_by_name['previous_expire_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['previous_expire_time']._serialized_options = b'\342A\001\003'
+  _globals['_APIKEY'].fields_by_name['update_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_APIKEY'].fields_by_name['last_used_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['last_used_time']._serialized_options = b'\342A\001\003'
+  _globals['_LOGIN']._serialized_start=122
+  _globals['_LOGIN']._serialized_end=593
+  _globals['_LOGIN_ROLE']._serialized_start=512
+  _globals['_LOGIN_ROLE']._serialized_end=593
+  _globals['_APIKEY']._serialized_start=596
+  _globals['_APIKEY']._serialized_end=1052
 # @@protoc_insertion_point(module_scope)

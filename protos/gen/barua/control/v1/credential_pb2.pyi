@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,27 +22,98 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Login(_message.Message):
-    """A username and password for SMTP AUTH and for HTTP Basic. The password is kept as an argon2id hash only."""
+    """A username and password: for SMTP AUTH, for HTTP Basic and for this API. The password is kept as an argon2id hash
+    only.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Role:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Login._Role.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ROLE_UNSPECIFIED: Login._Role.ValueType  # 0
+        """In a request: ROLE_ADMIN. Never in an answer."""
+        ROLE_ADMIN: Login._Role.ValueType  # 1
+        """Everything its tenant may do, for the tenant and those below it, and sending."""
+        ROLE_READ_ONLY: Login._Role.ValueType  # 2
+        """Looking at the tenant and those below it. It changes nothing and sends nothing."""
+        ROLE_SENDER: Login._Role.ValueType  # 3
+        """Sending over SMTP, and nothing of this API: what is called an SMTP credential elsewhere."""
+
+    class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+        """What a login may do."""
+
+    ROLE_UNSPECIFIED: Login.Role.ValueType  # 0
+    """In a request: ROLE_ADMIN. Never in an answer."""
+    ROLE_ADMIN: Login.Role.ValueType  # 1
+    """Everything its tenant may do, for the tenant and those below it, and sending."""
+    ROLE_READ_ONLY: Login.Role.ValueType  # 2
+    """Looking at the tenant and those below it. It changes nothing and sends nothing."""
+    ROLE_SENDER: Login.Role.ValueType  # 3
+    """Sending over SMTP, and nothing of this API: what is called an SMTP credential elsewhere."""
+
     NAME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    DISABLED_FIELD_NUMBER: _builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_USED_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`tenants/{tenant}/logins/{username}`."""
+    role: Global___Login.Role.ValueType
+    """What it may do."""
+    disabled: _builtins.bool
+    """It is refused everywhere until this is taken back."""
+    password: _builtins.str
+    """A new password, in UpdateLogin; as in InitialLogin."""
+    etag: _builtins.str
+    """Changes with each change of the login."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
+
+    @_builtins.property
+    def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses and networks it may be used from, such as "192.0.2.7" or "2001:db8::/48"; at most 100. None: from
+        anywhere.
+        """
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """From then on it is refused; unset: it does not expire."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was changed last."""
+
+    @_builtins.property
+    def last_used_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was used last, here or for sending, to the minute; it may be known half a minute late. Unset: not yet."""
 
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        role: Global___Login.Role.ValueType = ...,
+        disabled: _builtins.bool = ...,
+        allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        password: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        last_used_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "create_time", b"create_time", "disabled", b"disabled", "etag", b"etag", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "name", b"name", "password", b"password", "role", b"role", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -49,7 +121,7 @@ Global___Login: _TypeAlias = Login  # noqa: Y015
 
 @_typing.final
 class ApiKey(_message.Message):
-    """A key for the JSON APIs and for injection over gRPC. Only a hash of its secret is kept."""
+    """A key for the JSON APIs, for injection over gRPC and for this API. Only a hash of its secret is kept."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -59,21 +131,51 @@ class ApiKey(_message.Message):
     SECRET_KEY_FIELD_NUMBER: _builtins.int
     LAST_FOUR_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PREVIOUS_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_USED_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`tenants/{tenant}/apiKeys/{id}`."""
     display_name: _builtins.str
     """For people, at most 200 characters."""
     secret_key: _builtins.str
-    """The whole key, `bk_{id}_{secret}`: only in the answer of CreateApiKey, never again."""
+    """The whole key, `bk_{id}_{secret}`: only in the answers of CreateApiKey and RotateApiKey, never again."""
     last_four: _builtins.str
     """The last four characters of the secret, to recognise it by."""
+    etag: _builtins.str
+    """Changes with each change of the key."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What the key may do. "mail" is sending."""
+        """What the key may do: "mail" is sending; "credits", "domains" and so on are the services of this API, and
+        "credits:read" is looking only.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
+
+    @_builtins.property
+    def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses and networks it may be used from; as in Login."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """From then on it is refused; unset: it does not expire."""
+
+    @_builtins.property
+    def previous_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when the secret before the last rotation is valid too; unset: it is not."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was changed last."""
+
+    @_builtins.property
+    def last_used_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was used last, here or for sending, to the minute; it may be known half a minute late. Unset: not yet."""
 
     def __init__(
         self,
@@ -84,10 +186,16 @@ class ApiKey(_message.Message):
         secret_key: _builtins.str = ...,
         last_four: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        previous_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        last_used_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "previous_expire_time", b"previous_expire_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "last_four", b"last_four", "name", b"name", "scopes", b"scopes", "secret_key", b"secret_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "last_four", b"last_four", "last_used_time", b"last_used_time", "name", b"name", "previous_expire_time", b"previous_expire_time", "scopes", b"scopes", "secret_key", b"secret_key", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,10 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from barua.control.v1 import credential_pb2 as barua_dot_control_dot_v1_dot_credential__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)barua/control/v1/credential_service.proto\x12\x10\x62\x61rua.control.v1\x1a!barua/control/v1/credential.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\"\x91\x01\n\x12\x43reateLoginRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08username\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08password\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\\\n\x11ListLoginsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"V\n\x12ListLoginsResponse\x12\'\n\x06logins\x18\x01 \x03(\x0b\x32\x17.barua.control.v1.Login\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x12\x44\x65leteLoginRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\x93\x01\n\x13\x43reateApiKeyRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12/\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x18.barua.control.v1.ApiKeyB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"]\n\x12ListApiKeysRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"Z\n\x13ListApiKeysResponse\x12*\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x18.barua.control.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"C\n\x13\x44\x65leteApiKeyRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x32\x83\x04\n\x11\x43redentialService\x12L\n\x0b\x43reateLogin\x12$.barua.control.v1.CreateLoginRequest\x1a\x17.barua.control.v1.Login\x12W\n\nListLogins\x12#.barua.control.v1.ListLoginsRequest\x1a$.barua.control.v1.ListLoginsResponse\x12K\n\x0b\x44\x65leteLogin\x12$.barua.control.v1.DeleteLoginRequest\x1a\x16.google.protobuf.Empty\x12O\n\x0c\x43reateApiKey\x12%.barua.control.v1.CreateApiKeyRequest\x1a\x18.barua.control.v1.ApiKey\x12Z\n\x0bListApiKeys\x12$.barua.control.v1.ListApiKeysRequest\x1a%.barua.control.v1.ListApiKeysResponse\x12M\n\x0c\x44\x65leteApiKey\x12%.barua.control.v1.DeleteApiKeyRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)barua/control/v1/credential_service.proto\x12\x10\x62\x61rua.control.v1\x1a!barua/control/v1/credential.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"\xbf\x01\n\x12\x43reateLoginRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08username\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08password\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12,\n\x05login\x18\x06 \x01(\x0b\x32\x17.barua.control.v1.LoginB\x04\xe2\x41\x01\x01\"%\n\x0fGetLoginRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\\\n\x11ListLoginsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"V\n\x12ListLoginsResponse\x12\'\n\x06logins\x18\x01 \x03(\x0b\x32\x17.barua.control.v1.Login\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb0\x01\n\x12UpdateLoginRequest\x12,\n\x05login\x18\x01 \x01(\x0b\x32\x17.barua.control.v1.LoginB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"_\n\x12\x44\x65leteLoginRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x93\x01\n\x13\x43reateApiKeyRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12/\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x18.barua.control.v1.ApiKeyB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"&\n\x10GetApiKeyRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"]\n\x12ListApiKeysRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"Z\n\x13ListApiKeysResponse\x12*\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x18.barua.control.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb4\x01\n\x13UpdateApiKeyRequest\x12/\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x18.barua.control.v1.ApiKeyB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x97\x01\n\x13RotateApiKeyRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x35\n\x0cgrace_period\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"`\n\x13\x44\x65leteApiKeyRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x32\x86\x07\n\x11\x43redentialService\x12L\n\x0b\x43reateLogin\x12$.barua.control.v1.CreateLoginRequest\x1a\x17.barua.control.v1.Login\x12\x46\n\x08GetLogin\x12!.barua.control.v1.GetLoginRequest\x1a\x17.barua.control.v1.Login\x12W\n\nListLogins\x12#.barua.control.v1.ListLoginsRequest\x1a$.barua.control.v1.ListLoginsResponse\x12L\n\x0bUpdateLogin\x12$.barua.control.v1.UpdateLoginRequest\x1a\x17.barua.control.v1.Login\x12K\n\x0b\x44\x65leteLogin\x12$.barua.control.v1.DeleteLoginRequest\x1a\x16.google.protobuf.Empty\x12O\n\x0c\x43reateApiKey\x12%.barua.control.v1.CreateApiKeyRequest\x1a\x18.barua.control.v1.ApiKey\x12I\n\tGetApiKey\x12\".barua.control.v1.GetApiKeyRequest\x1a\x18.barua.control.v1.ApiKey\x12Z\n\x0bListApiKeys\x12$.barua.control.v1.ListApiKeysRequest\x1a%.barua.control.v1.ListApiKeysResponse\x12O\n\x0cUpdateApiKey\x12%.barua.control.v1.UpdateApiKeyRequest\x1a\x18.barua.control.v1.ApiKey\x12O\n\x0cRotateApiKey\x12%.barua.control.v1.RotateApiKeyRequest\x1a\x18.barua.control.v1.ApiKey\x12M\n\x0c\x44\x65leteApiKey\x12%.barua.control.v1.DeleteApiKeyRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,16 +46,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATELOGINREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
   _globals['_CREATELOGINREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_CREATELOGINREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_CREATELOGINREQUEST'].fields_by_name['login']._loaded_options = None
+  _globals['_CREATELOGINREQUEST'].fields_by_name['login']._serialized_options = b'\342A\001\001'
+  _globals['_GETLOGINREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETLOGINREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_LISTLOGINSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTLOGINSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
   _globals['_LISTLOGINSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTLOGINSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTLOGINSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTLOGINSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATELOGINREQUEST'].fields_by_name['login']._loaded_options = None
+  _globals['_UPDATELOGINREQUEST'].fields_by_name['login']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATELOGINREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATELOGINREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATELOGINREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATELOGINREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATELOGINREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_UPDATELOGINREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
   _globals['_DELETELOGINREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETELOGINREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_DELETELOGINREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETELOGINREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_DELETELOGINREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_DELETELOGINREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['api_key']._loaded_options = None
@@ -62,32 +78,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_GETAPIKEYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETAPIKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['api_key']._loaded_options = None
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['api_key']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['grace_period']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['grace_period']._serialized_options = b'\342A\001\001'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
   _globals['_DELETEAPIKEYREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETEAPIKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_DELETEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
-  _globals['_CREATELOGINREQUEST']._serialized_start=161
-  _globals['_CREATELOGINREQUEST']._serialized_end=306
-  _globals['_LISTLOGINSREQUEST']._serialized_start=308
-  _globals['_LISTLOGINSREQUEST']._serialized_end=400
-  _globals['_LISTLOGINSRESPONSE']._serialized_start=402
-  _globals['_LISTLOGINSRESPONSE']._serialized_end=488
-  _globals['_DELETELOGINREQUEST']._serialized_start=490
-  _globals['_DELETELOGINREQUEST']._serialized_end=556
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=559
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=706
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=708
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=801
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=803
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=893
-  _globals['_DELETEAPIKEYREQUEST']._serialized_start=895
-  _globals['_DELETEAPIKEYREQUEST']._serialized_end=962
-  _globals['_CREDENTIALSERVICE']._serialized_start=965
-  _globals['_CREDENTIALSERVICE']._serialized_end=1480
+  _globals['_DELETEAPIKEYREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_DELETEAPIKEYREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_CREATELOGINREQUEST']._serialized_start=227
+  _globals['_CREATELOGINREQUEST']._serialized_end=418
+  _globals['_GETLOGINREQUEST']._serialized_start=420
+  _globals['_GETLOGINREQUEST']._serialized_end=457
+  _globals['_LISTLOGINSREQUEST']._serialized_start=459
+  _globals['_LISTLOGINSREQUEST']._serialized_end=551
+  _globals['_LISTLOGINSRESPONSE']._serialized_start=553
+  _globals['_LISTLOGINSRESPONSE']._serialized_end=639
+  _globals['_UPDATELOGINREQUEST']._serialized_start=642
+  _globals['_UPDATELOGINREQUEST']._serialized_end=818
+  _globals['_DELETELOGINREQUEST']._serialized_start=820
+  _globals['_DELETELOGINREQUEST']._serialized_end=915
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=918
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1065
+  _globals['_GETAPIKEYREQUEST']._serialized_start=1067
+  _globals['_GETAPIKEYREQUEST']._serialized_end=1105
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1107
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1200
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1202
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1292
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=1295
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=1475
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1478
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1629
+  _globals['_DELETEAPIKEYREQUEST']._serialized_start=1631
+  _globals['_DELETEAPIKEYREQUEST']._serialized_end=1727
+  _globals['_CREDENTIALSERVICE']._serialized_start=1730
+  _globals['_CREDENTIALSERVICE']._serialized_end=2632
 # @@protoc_insertion_point(module_scope)

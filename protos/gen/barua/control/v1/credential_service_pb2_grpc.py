@@ -28,7 +28,10 @@ if _version_not_supported:
 
 
 class CredentialServiceStub:
-    """Logins and API keys. Changes are in force on every node within a second.
+    """Logins and API keys. Changes are in force here at once, and on every node within a second.
+
+    A caller that is itself limited to scopes may only make, change and rotate keys of these scopes, and do nothing to
+    logins but look: PERMISSION_DENIED.
     """
 
     def __init__(self, channel):
@@ -42,10 +45,20 @@ class CredentialServiceStub:
                 request_serializer=barua_dot_control_dot_v1_dot_credential__service__pb2.CreateLoginRequest.SerializeToString,
                 response_deserializer=barua_dot_control_dot_v1_dot_credential__pb2.Login.FromString,
                 _registered_method=True)
+        self.GetLogin = channel.unary_unary(
+                '/barua.control.v1.CredentialService/GetLogin',
+                request_serializer=barua_dot_control_dot_v1_dot_credential__service__pb2.GetLoginRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_credential__pb2.Login.FromString,
+                _registered_method=True)
         self.ListLogins = channel.unary_unary(
                 '/barua.control.v1.CredentialService/ListLogins',
                 request_serializer=barua_dot_control_dot_v1_dot_credential__service__pb2.ListLoginsRequest.SerializeToString,
                 response_deserializer=barua_dot_control_dot_v1_dot_credential__service__pb2.ListLoginsResponse.FromString,
+                _registered_method=True)
+        self.UpdateLogin = channel.unary_unary(
+                '/barua.control.v1.CredentialService/UpdateLogin',
+                request_serializer=barua_dot_control_dot_v1_dot_credential__service__pb2.UpdateLoginRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_credential__pb2.Login.FromString,
                 _registered_method=True)
         self.DeleteLogin = channel.unary_unary(
                 '/barua.control.v1.CredentialService/DeleteLogin',
@@ -57,10 +70,25 @@ class CredentialServiceStub:
                 request_serializer=barua_dot_control_dot_v1_dot_credential__service__pb2.CreateApiKeyRequest.SerializeToString,
                 response_deserializer=barua_dot_control_dot_v1_dot_credential__pb2.ApiKey.FromString,
                 _registered_method=True)
+        self.GetApiKey = channel.unary_unary(
+                '/barua.control.v1.CredentialService/GetApiKey',
+                request_serializer=barua_dot_control_dot_v1_dot_credential__service__pb2.GetApiKeyRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_credential__pb2.ApiKey.FromString,
+                _registered_method=True)
         self.ListApiKeys = channel.unary_unary(
                 '/barua.control.v1.CredentialService/ListApiKeys',
                 request_serializer=barua_dot_control_dot_v1_dot_credential__service__pb2.ListApiKeysRequest.SerializeToString,
                 response_deserializer=barua_dot_control_dot_v1_dot_credential__service__pb2.ListApiKeysResponse.FromString,
+                _registered_method=True)
+        self.UpdateApiKey = channel.unary_unary(
+                '/barua.control.v1.CredentialService/UpdateApiKey',
+                request_serializer=barua_dot_control_dot_v1_dot_credential__service__pb2.UpdateApiKeyRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_credential__pb2.ApiKey.FromString,
+                _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/barua.control.v1.CredentialService/RotateApiKey',
+                request_serializer=barua_dot_control_dot_v1_dot_credential__service__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_credential__pb2.ApiKey.FromString,
                 _registered_method=True)
         self.DeleteApiKey = channel.unary_unary(
                 '/barua.control.v1.CredentialService/DeleteApiKey',
@@ -70,48 +98,93 @@ class CredentialServiceStub:
 
 
 class CredentialServiceServicer:
-    """Logins and API keys. Changes are in force on every node within a second.
+    """Logins and API keys. Changes are in force here at once, and on every node within a second.
+
+    A caller that is itself limited to scopes may only make, change and rotate keys of these scopes, and do nothing to
+    logins but look: PERMISSION_DENIED.
     """
 
     def CreateLogin(self, request, context):
-        """Makes a login. Idempotent with request_id. INVALID_ARGUMENT: username or password malformed. NOT_FOUND: no such
-        tenant for the caller. ALREADY_EXISTS: the username is taken on this platform.
+        """Makes a login. Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for
+        the caller. ALREADY_EXISTS: the username is taken on this platform. PERMISSION_DENIED: see the service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLogin(self, request, context):
+        """Reads a login. Read-only. NOT_FOUND: there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLogins(self, request, context):
-        """Lists a tenant's logins, by name. Read-only.
+        """Lists a tenant's logins, by name. Read-only. NOT_FOUND: no such tenant for the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateLogin(self, request, context):
+        """Changes role, password, disabled, allowed_networks or expire_time. Idempotent with request_id. NOT_FOUND: there is
+        none. INVALID_ARGUMENT: a field or the mask is malformed. ABORTED: the etag is not the current one.
+        PERMISSION_DENIED: see the service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteLogin(self, request, context):
-        """Removes a login. NOT_FOUND: there is none.
+        """Removes a login. Idempotent with request_id. NOT_FOUND: there is none. PERMISSION_DENIED: see the service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateApiKey(self, request, context):
-        """Makes an API key and tells its secret once. NOT_FOUND: no such tenant for the caller.
-        INVALID_ARGUMENT: unknown scope. Idempotent with request_id, but a repeated answer lacks the secret.
+        """Makes an API key and tells its secret once. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: unknown
+        scope or another field malformed. PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated
+        answer lacks the secret.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetApiKey(self, request, context):
+        """Reads an API key, without its secret. Read-only. NOT_FOUND: there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListApiKeys(self, request, context):
-        """Lists a tenant's API keys without their secrets, by name. Read-only.
+        """Lists a tenant's API keys without their secrets, by name. Read-only. NOT_FOUND: no such tenant for the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateApiKey(self, request, context):
+        """Changes display_name, scopes, allowed_networks or expire_time. Idempotent with request_id. NOT_FOUND: there is
+        none. INVALID_ARGUMENT: a field or the mask is malformed. ABORTED: the etag is not the current one.
+        PERMISSION_DENIED: see the service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateApiKey(self, request, context):
+        """Gives a key another secret and tells it once; the one before stays valid for grace_period, and the one before that
+        ends now. NOT_FOUND: there is none. INVALID_ARGUMENT: grace_period is negative or longer than 7 days.
+        PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated answer lacks the secret.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteApiKey(self, request, context):
-        """Revokes an API key. NOT_FOUND: there is none.
+        """Revokes an API key. Idempotent with request_id. NOT_FOUND: there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,10 +198,20 @@ def add_CredentialServiceServicer_to_server(servicer, server):
                     request_deserializer=barua_dot_control_dot_v1_dot_credential__service__pb2.CreateLoginRequest.FromString,
                     response_serializer=barua_dot_control_dot_v1_dot_credential__pb2.Login.SerializeToString,
             ),
+            'GetLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogin,
+                    request_deserializer=barua_dot_control_dot_v1_dot_credential__service__pb2.GetLoginRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_credential__pb2.Login.SerializeToString,
+            ),
             'ListLogins': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLogins,
                     request_deserializer=barua_dot_control_dot_v1_dot_credential__service__pb2.ListLoginsRequest.FromString,
                     response_serializer=barua_dot_control_dot_v1_dot_credential__service__pb2.ListLoginsResponse.SerializeToString,
+            ),
+            'UpdateLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateLogin,
+                    request_deserializer=barua_dot_control_dot_v1_dot_credential__service__pb2.UpdateLoginRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_credential__pb2.Login.SerializeToString,
             ),
             'DeleteLogin': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteLogin,
@@ -140,10 +223,25 @@ def add_CredentialServiceServicer_to_server(servicer, server):
                     request_deserializer=barua_dot_control_dot_v1_dot_credential__service__pb2.CreateApiKeyRequest.FromString,
                     response_serializer=barua_dot_control_dot_v1_dot_credential__pb2.ApiKey.SerializeToString,
             ),
+            'GetApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApiKey,
+                    request_deserializer=barua_dot_control_dot_v1_dot_credential__service__pb2.GetApiKeyRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_credential__pb2.ApiKey.SerializeToString,
+            ),
             'ListApiKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.ListApiKeys,
                     request_deserializer=barua_dot_control_dot_v1_dot_credential__service__pb2.ListApiKeysRequest.FromString,
                     response_serializer=barua_dot_control_dot_v1_dot_credential__service__pb2.ListApiKeysResponse.SerializeToString,
+            ),
+            'UpdateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateApiKey,
+                    request_deserializer=barua_dot_control_dot_v1_dot_credential__service__pb2.UpdateApiKeyRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_credential__pb2.ApiKey.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=barua_dot_control_dot_v1_dot_credential__service__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_credential__pb2.ApiKey.SerializeToString,
             ),
             'DeleteApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteApiKey,
@@ -159,7 +257,10 @@ def add_CredentialServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CredentialService:
-    """Logins and API keys. Changes are in force on every node within a second.
+    """Logins and API keys. Changes are in force here at once, and on every node within a second.
+
+    A caller that is itself limited to scopes may only make, change and rotate keys of these scopes, and do nothing to
+    logins but look: PERMISSION_DENIED.
     """
 
     @staticmethod
@@ -190,6 +291,33 @@ class CredentialService:
             _registered_method=True)
 
     @staticmethod
+    def GetLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.CredentialService/GetLogin',
+            barua_dot_control_dot_v1_dot_credential__service__pb2.GetLoginRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_credential__pb2.Login.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListLogins(request,
             target,
             options=(),
@@ -206,6 +334,33 @@ class CredentialService:
             '/barua.control.v1.CredentialService/ListLogins',
             barua_dot_control_dot_v1_dot_credential__service__pb2.ListLoginsRequest.SerializeToString,
             barua_dot_control_dot_v1_dot_credential__service__pb2.ListLoginsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.CredentialService/UpdateLogin',
+            barua_dot_control_dot_v1_dot_credential__service__pb2.UpdateLoginRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_credential__pb2.Login.FromString,
             options,
             channel_credentials,
             insecure,
@@ -271,6 +426,33 @@ class CredentialService:
             _registered_method=True)
 
     @staticmethod
+    def GetApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.CredentialService/GetApiKey',
+            barua_dot_control_dot_v1_dot_credential__service__pb2.GetApiKeyRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_credential__pb2.ApiKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListApiKeys(request,
             target,
             options=(),
@@ -287,6 +469,60 @@ class CredentialService:
             '/barua.control.v1.CredentialService/ListApiKeys',
             barua_dot_control_dot_v1_dot_credential__service__pb2.ListApiKeysRequest.SerializeToString,
             barua_dot_control_dot_v1_dot_credential__service__pb2.ListApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.CredentialService/UpdateApiKey',
+            barua_dot_control_dot_v1_dot_credential__service__pb2.UpdateApiKeyRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_credential__pb2.ApiKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.CredentialService/RotateApiKey',
+            barua_dot_control_dot_v1_dot_credential__service__pb2.RotateApiKeyRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_credential__pb2.ApiKey.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,53 +29,105 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CredentialServiceStub:
-    """Logins and API keys. Changes are in force on every node within a second."""
+    """Logins and API keys. Changes are in force here at once, and on every node within a second.
+
+    A caller that is itself limited to scopes may only make, change and rotate keys of these scopes, and do nothing to
+    logins but look: PERMISSION_DENIED.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CredentialServiceAsyncStub: ...
     CreateLogin: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.CreateLoginRequest, _credential_pb2.Login]
-    """Makes a login. Idempotent with request_id. INVALID_ARGUMENT: username or password malformed. NOT_FOUND: no such
-    tenant for the caller. ALREADY_EXISTS: the username is taken on this platform.
+    """Makes a login. Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for
+    the caller. ALREADY_EXISTS: the username is taken on this platform. PERMISSION_DENIED: see the service.
     """
+    GetLogin: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.GetLoginRequest, _credential_pb2.Login]
+    """Reads a login. Read-only. NOT_FOUND: there is none."""
     ListLogins: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ListLoginsRequest, _credential_service_pb2.ListLoginsResponse]
-    """Lists a tenant's logins, by name. Read-only."""
-    DeleteLogin: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.DeleteLoginRequest, _empty_pb2.Empty]
-    """Removes a login. NOT_FOUND: there is none."""
-    CreateApiKey: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.CreateApiKeyRequest, _credential_pb2.ApiKey]
-    """Makes an API key and tells its secret once. NOT_FOUND: no such tenant for the caller.
-    INVALID_ARGUMENT: unknown scope. Idempotent with request_id, but a repeated answer lacks the secret.
+    """Lists a tenant's logins, by name. Read-only. NOT_FOUND: no such tenant for the caller."""
+    UpdateLogin: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.UpdateLoginRequest, _credential_pb2.Login]
+    """Changes role, password, disabled, allowed_networks or expire_time. Idempotent with request_id. NOT_FOUND: there is
+    none. INVALID_ARGUMENT: a field or the mask is malformed. ABORTED: the etag is not the current one.
+    PERMISSION_DENIED: see the service.
     """
+    DeleteLogin: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.DeleteLoginRequest, _empty_pb2.Empty]
+    """Removes a login. Idempotent with request_id. NOT_FOUND: there is none. PERMISSION_DENIED: see the service."""
+    CreateApiKey: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.CreateApiKeyRequest, _credential_pb2.ApiKey]
+    """Makes an API key and tells its secret once. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: unknown
+    scope or another field malformed. PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated
+    answer lacks the secret.
+    """
+    GetApiKey: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.GetApiKeyRequest, _credential_pb2.ApiKey]
+    """Reads an API key, without its secret. Read-only. NOT_FOUND: there is none."""
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ListApiKeysRequest, _credential_service_pb2.ListApiKeysResponse]
-    """Lists a tenant's API keys without their secrets, by name. Read-only."""
+    """Lists a tenant's API keys without their secrets, by name. Read-only. NOT_FOUND: no such tenant for the caller."""
+    UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.UpdateApiKeyRequest, _credential_pb2.ApiKey]
+    """Changes display_name, scopes, allowed_networks or expire_time. Idempotent with request_id. NOT_FOUND: there is
+    none. INVALID_ARGUMENT: a field or the mask is malformed. ABORTED: the etag is not the current one.
+    PERMISSION_DENIED: see the service.
+    """
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.RotateApiKeyRequest, _credential_pb2.ApiKey]
+    """Gives a key another secret and tells it once; the one before stays valid for grace_period, and the one before that
+    ends now. NOT_FOUND: there is none. INVALID_ARGUMENT: grace_period is negative or longer than 7 days.
+    PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated answer lacks the secret.
+    """
     DeleteApiKey: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.DeleteApiKeyRequest, _empty_pb2.Empty]
-    """Revokes an API key. NOT_FOUND: there is none."""
+    """Revokes an API key. Idempotent with request_id. NOT_FOUND: there is none."""
 
 @_typing.type_check_only
 class CredentialServiceAsyncStub(CredentialServiceStub):
-    """Logins and API keys. Changes are in force on every node within a second."""
+    """Logins and API keys. Changes are in force here at once, and on every node within a second.
+
+    A caller that is itself limited to scopes may only make, change and rotate keys of these scopes, and do nothing to
+    logins but look: PERMISSION_DENIED.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateLogin: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.CreateLoginRequest, _credential_pb2.Login]  # type: ignore[assignment]
-    """Makes a login. Idempotent with request_id. INVALID_ARGUMENT: username or password malformed. NOT_FOUND: no such
-    tenant for the caller. ALREADY_EXISTS: the username is taken on this platform.
+    """Makes a login. Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for
+    the caller. ALREADY_EXISTS: the username is taken on this platform. PERMISSION_DENIED: see the service.
     """
+    GetLogin: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.GetLoginRequest, _credential_pb2.Login]  # type: ignore[assignment]
+    """Reads a login. Read-only. NOT_FOUND: there is none."""
     ListLogins: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.ListLoginsRequest, _credential_service_pb2.ListLoginsResponse]  # type: ignore[assignment]
-    """Lists a tenant's logins, by name. Read-only."""
-    DeleteLogin: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.DeleteLoginRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Removes a login. NOT_FOUND: there is none."""
-    CreateApiKey: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.CreateApiKeyRequest, _credential_pb2.ApiKey]  # type: ignore[assignment]
-    """Makes an API key and tells its secret once. NOT_FOUND: no such tenant for the caller.
-    INVALID_ARGUMENT: unknown scope. Idempotent with request_id, but a repeated answer lacks the secret.
+    """Lists a tenant's logins, by name. Read-only. NOT_FOUND: no such tenant for the caller."""
+    UpdateLogin: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.UpdateLoginRequest, _credential_pb2.Login]  # type: ignore[assignment]
+    """Changes role, password, disabled, allowed_networks or expire_time. Idempotent with request_id. NOT_FOUND: there is
+    none. INVALID_ARGUMENT: a field or the mask is malformed. ABORTED: the etag is not the current one.
+    PERMISSION_DENIED: see the service.
     """
+    DeleteLogin: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.DeleteLoginRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Removes a login. Idempotent with request_id. NOT_FOUND: there is none. PERMISSION_DENIED: see the service."""
+    CreateApiKey: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.CreateApiKeyRequest, _credential_pb2.ApiKey]  # type: ignore[assignment]
+    """Makes an API key and tells its secret once. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: unknown
+    scope or another field malformed. PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated
+    answer lacks the secret.
+    """
+    GetApiKey: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.GetApiKeyRequest, _credential_pb2.ApiKey]  # type: ignore[assignment]
+    """Reads an API key, without its secret. Read-only. NOT_FOUND: there is none."""
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.ListApiKeysRequest, _credential_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
-    """Lists a tenant's API keys without their secrets, by name. Read-only."""
+    """Lists a tenant's API keys without their secrets, by name. Read-only. NOT_FOUND: no such tenant for the caller."""
+    UpdateApiKey: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.UpdateApiKeyRequest, _credential_pb2.ApiKey]  # type: ignore[assignment]
+    """Changes display_name, scopes, allowed_networks or expire_time. Idempotent with request_id. NOT_FOUND: there is
+    none. INVALID_ARGUMENT: a field or the mask is malformed. ABORTED: the etag is not the current one.
+    PERMISSION_DENIED: see the service.
+    """
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.RotateApiKeyRequest, _credential_pb2.ApiKey]  # type: ignore[assignment]
+    """Gives a key another secret and tells it once; the one before stays valid for grace_period, and the one before that
+    ends now. NOT_FOUND: there is none. INVALID_ARGUMENT: grace_period is negative or longer than 7 days.
+    PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated answer lacks the secret.
+    """
     DeleteApiKey: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.DeleteApiKeyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Revokes an API key. NOT_FOUND: there is none."""
+    """Revokes an API key. Idempotent with request_id. NOT_FOUND: there is none."""
 
 class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Logins and API keys. Changes are in force on every node within a second."""
+    """Logins and API keys. Changes are in force here at once, and on every node within a second.
+
+    A caller that is itself limited to scopes may only make, change and rotate keys of these scopes, and do nothing to
+    logins but look: PERMISSION_DENIED.
+    """
 
     @_abc_1.abstractmethod
     def CreateLogin(
@@ -83,9 +135,17 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credential_service_pb2.CreateLoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credential_pb2.Login, _abc.Awaitable[_credential_pb2.Login]]:
-        """Makes a login. Idempotent with request_id. INVALID_ARGUMENT: username or password malformed. NOT_FOUND: no such
-        tenant for the caller. ALREADY_EXISTS: the username is taken on this platform.
+        """Makes a login. Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for
+        the caller. ALREADY_EXISTS: the username is taken on this platform. PERMISSION_DENIED: see the service.
         """
+
+    @_abc_1.abstractmethod
+    def GetLogin(
+        self,
+        request: _credential_service_pb2.GetLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_pb2.Login, _abc.Awaitable[_credential_pb2.Login]]:
+        """Reads a login. Read-only. NOT_FOUND: there is none."""
 
     @_abc_1.abstractmethod
     def ListLogins(
@@ -93,7 +153,18 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credential_service_pb2.ListLoginsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credential_service_pb2.ListLoginsResponse, _abc.Awaitable[_credential_service_pb2.ListLoginsResponse]]:
-        """Lists a tenant's logins, by name. Read-only."""
+        """Lists a tenant's logins, by name. Read-only. NOT_FOUND: no such tenant for the caller."""
+
+    @_abc_1.abstractmethod
+    def UpdateLogin(
+        self,
+        request: _credential_service_pb2.UpdateLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_pb2.Login, _abc.Awaitable[_credential_pb2.Login]]:
+        """Changes role, password, disabled, allowed_networks or expire_time. Idempotent with request_id. NOT_FOUND: there is
+        none. INVALID_ARGUMENT: a field or the mask is malformed. ABORTED: the etag is not the current one.
+        PERMISSION_DENIED: see the service.
+        """
 
     @_abc_1.abstractmethod
     def DeleteLogin(
@@ -101,7 +172,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credential_service_pb2.DeleteLoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Removes a login. NOT_FOUND: there is none."""
+        """Removes a login. Idempotent with request_id. NOT_FOUND: there is none. PERMISSION_DENIED: see the service."""
 
     @_abc_1.abstractmethod
     def CreateApiKey(
@@ -109,9 +180,18 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credential_service_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credential_pb2.ApiKey, _abc.Awaitable[_credential_pb2.ApiKey]]:
-        """Makes an API key and tells its secret once. NOT_FOUND: no such tenant for the caller.
-        INVALID_ARGUMENT: unknown scope. Idempotent with request_id, but a repeated answer lacks the secret.
+        """Makes an API key and tells its secret once. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: unknown
+        scope or another field malformed. PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated
+        answer lacks the secret.
         """
+
+    @_abc_1.abstractmethod
+    def GetApiKey(
+        self,
+        request: _credential_service_pb2.GetApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_pb2.ApiKey, _abc.Awaitable[_credential_pb2.ApiKey]]:
+        """Reads an API key, without its secret. Read-only. NOT_FOUND: there is none."""
 
     @_abc_1.abstractmethod
     def ListApiKeys(
@@ -119,7 +199,29 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credential_service_pb2.ListApiKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credential_service_pb2.ListApiKeysResponse, _abc.Awaitable[_credential_service_pb2.ListApiKeysResponse]]:
-        """Lists a tenant's API keys without their secrets, by name. Read-only."""
+        """Lists a tenant's API keys without their secrets, by name. Read-only. NOT_FOUND: no such tenant for the caller."""
+
+    @_abc_1.abstractmethod
+    def UpdateApiKey(
+        self,
+        request: _credential_service_pb2.UpdateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_pb2.ApiKey, _abc.Awaitable[_credential_pb2.ApiKey]]:
+        """Changes display_name, scopes, allowed_networks or expire_time. Idempotent with request_id. NOT_FOUND: there is
+        none. INVALID_ARGUMENT: a field or the mask is malformed. ABORTED: the etag is not the current one.
+        PERMISSION_DENIED: see the service.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _credential_service_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_pb2.ApiKey, _abc.Awaitable[_credential_pb2.ApiKey]]:
+        """Gives a key another secret and tells it once; the one before stays valid for grace_period, and the one before that
+        ends now. NOT_FOUND: there is none. INVALID_ARGUMENT: grace_period is negative or longer than 7 days.
+        PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated answer lacks the secret.
+        """
 
     @_abc_1.abstractmethod
     def DeleteApiKey(
@@ -127,6 +229,6 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credential_service_pb2.DeleteApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Revokes an API key. NOT_FOUND: there is none."""
+        """Revokes an API key. Idempotent with request_id. NOT_FOUND: there is none."""
 
 def add_CredentialServiceServicer_to_server(servicer: CredentialServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -31,6 +31,7 @@ class Balance(_message.Message):
     AVAILABLE_FIELD_NUMBER: _builtins.int
     RESERVED_FIELD_NUMBER: _builtins.int
     CONSUMED_FIELD_NUMBER: _builtins.int
+    EXPIRING_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """`tenants/{tenant}`."""
     balance: _builtins.int
@@ -40,7 +41,11 @@ class Balance(_message.Message):
     reserved: _builtins.int
     """Leased to nodes, not spent yet as far as is known."""
     consumed: _builtins.int
-    """Spent since the beginning."""
+    """Spent since the beginning, less what was refunded."""
+    @_builtins.property
+    def expiring(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExpiringCredits]:
+        """Those of the available credits that expire, soonest first: the next 100 times. Only in the answer of GetBalance."""
+
     def __init__(
         self,
         *,
@@ -49,14 +54,43 @@ class Balance(_message.Message):
         available: _builtins.int = ...,
         reserved: _builtins.int = ...,
         consumed: _builtins.int = ...,
+        expiring: _abc.Iterable[Global___ExpiringCredits] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "balance", b"balance", "consumed", b"consumed", "reserved", b"reserved", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "balance", b"balance", "consumed", b"consumed", "expiring", b"expiring", "reserved", b"reserved", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Balance: _TypeAlias = Balance  # noqa: Y015
+
+@_typing.final
+class ExpiringCredits(_message.Message):
+    """Credits that expire at the same time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    amount: _builtins.int
+    """How many."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        amount: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expire_time", b"expire_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpiringCredits: _TypeAlias = ExpiringCredits  # noqa: Y015
 
 @_typing.final
 class GetBalanceRequest(_message.Message):
@@ -91,6 +125,7 @@ class GrantCreditsRequest(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """`tenants/{tenant}`, or `logins/{username}`."""
     amount: _builtins.int
@@ -101,6 +136,10 @@ class GrantCreditsRequest(_message.Message):
     """UUID that makes a retry safe for 24 hours."""
     validate_only: _builtins.bool
     """Check everything, change nothing."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When what is unspent of them expires; unset: never."""
+
     def __init__(
         self,
         *,
@@ -109,10 +148,11 @@ class GrantCreditsRequest(_message.Message):
         note: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "note", b"note", "request_id", b"request_id", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expire_time", b"expire_time", "note", b"note", "request_id", b"request_id", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -199,22 +239,40 @@ class ListLedgerEntriesRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """`tenants/{tenant}`."""
     page_size: _builtins.int
     """Default 50, maximum 1000; larger is lowered, negative is an error."""
     page_token: _builtins.str
     """From the answer before."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Entries from this time on; unset: from the beginning."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Entries before this time; unset: up to now."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___LedgerEntry.Kind.ValueType]:
+        """Only these kinds; none given: all."""
+
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        kinds: _abc.Iterable[Global___LedgerEntry.Kind.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "kinds", b"kinds", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -272,6 +330,12 @@ class LedgerEntry(_message.Message):
         """Credits were spent on accepted recipients."""
         KIND_RELEASE: LedgerEntry._Kind.ValueType  # 5
         """Unspent credits came back from a node."""
+        KIND_EXPIRE: LedgerEntry._Kind.ValueType  # 6
+        """Unspent credits expired."""
+        KIND_REFUND: LedgerEntry._Kind.ValueType  # 7
+        """Spent credits came back for the outcome of their recipients."""
+        KIND_WRITE_OFF: LedgerEntry._Kind.ValueType  # 8
+        """The operator closed the leases of a lost spool."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What moved credits."""
@@ -288,6 +352,12 @@ class LedgerEntry(_message.Message):
     """Credits were spent on accepted recipients."""
     KIND_RELEASE: LedgerEntry.Kind.ValueType  # 5
     """Unspent credits came back from a node."""
+    KIND_EXPIRE: LedgerEntry.Kind.ValueType  # 6
+    """Unspent credits expired."""
+    KIND_REFUND: LedgerEntry.Kind.ValueType  # 7
+    """Spent credits came back for the outcome of their recipients."""
+    KIND_WRITE_OFF: LedgerEntry.Kind.ValueType  # 8
+    """The operator closed the leases of a lost spool."""
 
     TRANSACTION_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
@@ -295,6 +365,10 @@ class LedgerEntry(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    COUNTERPARTY_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     transaction: _builtins.int
     """Number of the ledger transaction; its postings sum to zero."""
     account: _builtins.str
@@ -305,9 +379,23 @@ class LedgerEntry(_message.Message):
     """What moved them."""
     note: _builtins.str
     """Why, as given."""
+    balance: _builtins.int
+    """The tenant's credits that were not spent, available + reserved, after this entry."""
+    counterparty: _builtins.str
+    """`tenants/{tenant}`: the other tenant of a transfer; empty: none, or one that the caller neither sees nor is directly
+    below.
+    """
+    actor: _builtins.str
+    """Who asked for it: the tenant and which of its credentials, such as `tenants/acme (login ann)`; empty: Barua itself,
+    or a tenant that the caller neither sees nor is directly below.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the credits that moved expire; unset: never."""
 
     def __init__(
         self,
@@ -318,11 +406,439 @@ class LedgerEntry(_message.Message):
         kind: Global___LedgerEntry.Kind.ValueType = ...,
         note: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        balance: _builtins.int = ...,
+        counterparty: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount", b"amount", "create_time", b"create_time", "kind", b"kind", "note", b"note", "transaction", b"transaction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "actor", b"actor", "amount", b"amount", "balance", b"balance", "counterparty", b"counterparty", "create_time", b"create_time", "expire_time", b"expire_time", "kind", b"kind", "note", b"note", "transaction", b"transaction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LedgerEntry: _TypeAlias = LedgerEntry  # noqa: Y015
+
+@_typing.final
+class GetStatementRequest(_message.Message):
+    """Request of GetStatement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """`tenants/{tenant}`."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Start of the period, in it; unset: the beginning."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """End of the period, not in it; unset: now."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatementRequest: _TypeAlias = GetStatementRequest  # noqa: Y015
+
+@_typing.final
+class Statement(_message.Message):
+    """What moved on an account in a period: opening + granted + transferred_in - transferred_out - consumed + refunded
+    - expired - written_off = closing. Balances are unspent credits, available and leased.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    OPENING_FIELD_NUMBER: _builtins.int
+    GRANTED_FIELD_NUMBER: _builtins.int
+    TRANSFERRED_IN_FIELD_NUMBER: _builtins.int
+    TRANSFERRED_OUT_FIELD_NUMBER: _builtins.int
+    CONSUMED_FIELD_NUMBER: _builtins.int
+    REFUNDED_FIELD_NUMBER: _builtins.int
+    EXPIRED_FIELD_NUMBER: _builtins.int
+    WRITTEN_OFF_FIELD_NUMBER: _builtins.int
+    CLOSING_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """`tenants/{tenant}`."""
+    opening: _builtins.int
+    """Balance at the start."""
+    granted: _builtins.int
+    """Newly issued."""
+    transferred_in: _builtins.int
+    """Received from other tenants."""
+    transferred_out: _builtins.int
+    """Given to other tenants."""
+    consumed: _builtins.int
+    """Spent on recipients."""
+    refunded: _builtins.int
+    """Came back for outcomes of recipients."""
+    expired: _builtins.int
+    """Expired unspent."""
+    written_off: _builtins.int
+    """Counted as spent with a lost spool."""
+    closing: _builtins.int
+    """Balance at the end."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Start of the period; unset: the beginning."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """End of the period."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        opening: _builtins.int = ...,
+        granted: _builtins.int = ...,
+        transferred_in: _builtins.int = ...,
+        transferred_out: _builtins.int = ...,
+        consumed: _builtins.int = ...,
+        refunded: _builtins.int = ...,
+        expired: _builtins.int = ...,
+        written_off: _builtins.int = ...,
+        closing: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "consumed", b"consumed", "end_time", b"end_time", "expired", b"expired", "granted", b"granted", "opening", b"opening", "refunded", b"refunded", "start_time", b"start_time", "tenant", b"tenant", "transferred_in", b"transferred_in", "transferred_out", b"transferred_out", "written_off", b"written_off"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Statement: _TypeAlias = Statement  # noqa: Y015
+
+@_typing.final
+class AuditCreditsRequest(_message.Message):
+    """Request of AuditCredits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """`tenants/{tenant}`: it and all below it are audited."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditCreditsRequest: _TypeAlias = AuditCreditsRequest  # noqa: Y015
+
+@_typing.final
+class AuditCreditsResponse(_message.Message):
+    """Answer of AuditCredits. For each tenant granted + transferred_in - transferred_out - expired
+    = available + reserved + consumed + written_off - refunded, all from the entries; and the balances kept beside the
+    ledger are the sums of the entries. The totals are those of all audited tenants.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_COUNT_FIELD_NUMBER: _builtins.int
+    ENTRY_COUNT_FIELD_NUMBER: _builtins.int
+    GRANTED_FIELD_NUMBER: _builtins.int
+    TRANSFERRED_IN_FIELD_NUMBER: _builtins.int
+    TRANSFERRED_OUT_FIELD_NUMBER: _builtins.int
+    EXPIRED_FIELD_NUMBER: _builtins.int
+    CONSUMED_FIELD_NUMBER: _builtins.int
+    REFUNDED_FIELD_NUMBER: _builtins.int
+    WRITTEN_OFF_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    DISCREPANCIES_FIELD_NUMBER: _builtins.int
+    tenant_count: _builtins.int
+    """How many tenants were audited."""
+    entry_count: _builtins.int
+    """How many entries were read."""
+    granted: _builtins.int
+    """Newly issued."""
+    transferred_in: _builtins.int
+    """Received from other tenants."""
+    transferred_out: _builtins.int
+    """Given to other tenants."""
+    expired: _builtins.int
+    """Expired unspent."""
+    consumed: _builtins.int
+    """Spent on recipients, refunded or not."""
+    refunded: _builtins.int
+    """Came back for outcomes of recipients."""
+    written_off: _builtins.int
+    """Counted as spent with lost spools."""
+    available: _builtins.int
+    """Free to move."""
+    reserved: _builtins.int
+    """Leased."""
+    @_builtins.property
+    def discrepancies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Discrepancy]:
+        """What is wrong; empty: everything adds up. The first 1,000."""
+
+    def __init__(
+        self,
+        *,
+        tenant_count: _builtins.int = ...,
+        entry_count: _builtins.int = ...,
+        granted: _builtins.int = ...,
+        transferred_in: _builtins.int = ...,
+        transferred_out: _builtins.int = ...,
+        expired: _builtins.int = ...,
+        consumed: _builtins.int = ...,
+        refunded: _builtins.int = ...,
+        written_off: _builtins.int = ...,
+        available: _builtins.int = ...,
+        reserved: _builtins.int = ...,
+        discrepancies: _abc.Iterable[Global___Discrepancy] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "consumed", b"consumed", "discrepancies", b"discrepancies", "entry_count", b"entry_count", "expired", b"expired", "granted", b"granted", "refunded", b"refunded", "reserved", b"reserved", "tenant_count", b"tenant_count", "transferred_in", b"transferred_in", "transferred_out", b"transferred_out", "written_off", b"written_off"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditCreditsResponse: _TypeAlias = AuditCreditsResponse  # noqa: Y015
+
+@_typing.final
+class Discrepancy(_message.Message):
+    """Two figures that should be the same and are not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """`tenants/{tenant}`; empty: the ledger as a whole."""
+    subject: _builtins.str
+    """Which figure, in words."""
+    expected: _builtins.int
+    """What it should be, by the entries of the ledger."""
+    found: _builtins.int
+    """What it is."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        expected: _builtins.int = ...,
+        found: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "found", b"found", "subject", b"subject", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Discrepancy: _TypeAlias = Discrepancy  # noqa: Y015
+
+@_typing.final
+class ListHoldersRequest(_message.Message):
+    """Request of ListHolders."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Default 50, maximum 1000; larger is lowered, negative is an error."""
+    page_token: _builtins.str
+    """From the answer before."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHoldersRequest: _TypeAlias = ListHoldersRequest  # noqa: Y015
+
+@_typing.final
+class ListHoldersResponse(_message.Message):
+    """Answer of ListHolders."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty: there is none."""
+    @_builtins.property
+    def holders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Holder]:
+        """This page, by UUID."""
+
+    def __init__(
+        self,
+        *,
+        holders: _abc.Iterable[Global___Holder] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holders", b"holders", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHoldersResponse: _TypeAlias = ListHoldersResponse  # noqa: Y015
+
+@_typing.final
+class Holder(_message.Message):
+    """A spool as the ledger knows it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDER_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    LEASE_COUNT_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    LAST_LEASE_TIME_FIELD_NUMBER: _builtins.int
+    WRITE_OFF_TIME_FIELD_NUMBER: _builtins.int
+    holder: _builtins.str
+    """UUID of the spool."""
+    node: _builtins.str
+    """The node that told of it last."""
+    epoch: _builtins.int
+    """Number of its run."""
+    lease_count: _builtins.int
+    """Leases it has."""
+    reserved: _builtins.int
+    """Credits in them that are not spent, as far as is known."""
+    @_builtins.property
+    def last_lease_time(self) -> _timestamp_pb2.Timestamp:
+        """When the newest of its leases was granted; unset: it has none."""
+
+    @_builtins.property
+    def write_off_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was written off; unset: it was not."""
+
+    def __init__(
+        self,
+        *,
+        holder: _builtins.str = ...,
+        node: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        lease_count: _builtins.int = ...,
+        reserved: _builtins.int = ...,
+        last_lease_time: _timestamp_pb2.Timestamp | None = ...,
+        write_off_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_lease_time", b"last_lease_time", "write_off_time", b"write_off_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "holder", b"holder", "last_lease_time", b"last_lease_time", "lease_count", b"lease_count", "node", b"node", "reserved", b"reserved", "write_off_time", b"write_off_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Holder: _TypeAlias = Holder  # noqa: Y015
+
+@_typing.final
+class WriteOffHolderRequest(_message.Message):
+    """Request of WriteOffHolder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Disposition:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _DispositionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[WriteOffHolderRequest._Disposition.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        DISPOSITION_UNSPECIFIED: WriteOffHolderRequest._Disposition.ValueType  # 0
+        """Never sent."""
+        DISPOSITION_RETURN: WriteOffHolderRequest._Disposition.ValueType  # 1
+        """The tenants get them back: nothing of them was sent, or the loss is yours."""
+        DISPOSITION_CONSUME: WriteOffHolderRequest._Disposition.ValueType  # 2
+        """They count as spent."""
+
+    class Disposition(_Disposition, metaclass=_DispositionEnumTypeWrapper):
+        """What becomes of the credits in its leases."""
+
+    DISPOSITION_UNSPECIFIED: WriteOffHolderRequest.Disposition.ValueType  # 0
+    """Never sent."""
+    DISPOSITION_RETURN: WriteOffHolderRequest.Disposition.ValueType  # 1
+    """The tenants get them back: nothing of them was sent, or the loss is yours."""
+    DISPOSITION_CONSUME: WriteOffHolderRequest.Disposition.ValueType  # 2
+    """They count as spent."""
+
+    HOLDER_FIELD_NUMBER: _builtins.int
+    DISPOSITION_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    holder: _builtins.str
+    """UUID of the spool."""
+    disposition: Global___WriteOffHolderRequest.Disposition.ValueType
+    """What becomes of the credits."""
+    note: _builtins.str
+    """Why, for the statements of the tenants; 1 to 200 characters."""
+    request_id: _builtins.str
+    """UUID that makes a retry safe for 24 hours."""
+    validate_only: _builtins.bool
+    """Check everything, change nothing."""
+    def __init__(
+        self,
+        *,
+        holder: _builtins.str = ...,
+        disposition: Global___WriteOffHolderRequest.Disposition.ValueType = ...,
+        note: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disposition", b"disposition", "holder", b"holder", "note", b"note", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteOffHolderRequest: _TypeAlias = WriteOffHolderRequest  # noqa: Y015
+
+@_typing.final
+class WriteOffHolderResponse(_message.Message):
+    """Answer of WriteOffHolder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_COUNT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    lease_count: _builtins.int
+    """Leases that were closed."""
+    amount: _builtins.int
+    """Credits that were in them."""
+    def __init__(
+        self,
+        *,
+        lease_count: _builtins.int = ...,
+        amount: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "lease_count", b"lease_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteOffHolderResponse: _TypeAlias = WriteOffHolderResponse  # noqa: Y015

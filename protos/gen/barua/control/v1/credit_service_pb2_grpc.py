@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class CreditServiceStub:
     """Credits: one is one accepted recipient. The ledger behind is double-entry and append-only.
+
+    Credits may expire. They are spent and transferred before those that do not, the ones that expire soonest first, and
+    keep their time in a transfer. What is unspent when the time is over is taken away within seconds. Credits that are
+    leased to a worker then are called back; what it spends before that counts as spent. A refund never expires.
     """
 
     def __init__(self, channel):
@@ -55,14 +59,38 @@ class CreditServiceStub:
                 request_serializer=barua_dot_control_dot_v1_dot_credit__service__pb2.ListLedgerEntriesRequest.SerializeToString,
                 response_deserializer=barua_dot_control_dot_v1_dot_credit__service__pb2.ListLedgerEntriesResponse.FromString,
                 _registered_method=True)
+        self.GetStatement = channel.unary_unary(
+                '/barua.control.v1.CreditService/GetStatement',
+                request_serializer=barua_dot_control_dot_v1_dot_credit__service__pb2.GetStatementRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_credit__service__pb2.Statement.FromString,
+                _registered_method=True)
+        self.AuditCredits = channel.unary_unary(
+                '/barua.control.v1.CreditService/AuditCredits',
+                request_serializer=barua_dot_control_dot_v1_dot_credit__service__pb2.AuditCreditsRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_credit__service__pb2.AuditCreditsResponse.FromString,
+                _registered_method=True)
+        self.ListHolders = channel.unary_unary(
+                '/barua.control.v1.CreditService/ListHolders',
+                request_serializer=barua_dot_control_dot_v1_dot_credit__service__pb2.ListHoldersRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_credit__service__pb2.ListHoldersResponse.FromString,
+                _registered_method=True)
+        self.WriteOffHolder = channel.unary_unary(
+                '/barua.control.v1.CreditService/WriteOffHolder',
+                request_serializer=barua_dot_control_dot_v1_dot_credit__service__pb2.WriteOffHolderRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_credit__service__pb2.WriteOffHolderResponse.FromString,
+                _registered_method=True)
 
 
 class CreditServiceServicer:
     """Credits: one is one accepted recipient. The ledger behind is double-entry and append-only.
+
+    Credits may expire. They are spent and transferred before those that do not, the ones that expire soonest first, and
+    keep their time in a transfer. What is unspent when the time is over is taken away within seconds. Credits that are
+    leased to a worker then are called back; what it spends before that counts as spent. A refund never expires.
     """
 
     def GetBalance(self, request, context):
-        """Returns a tenant's balance. Read-only. NOT_FOUND: not there for the caller.
+        """Returns a tenant's balance, and when its credits expire. Read-only. NOT_FOUND: not there for the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,7 +98,7 @@ class CreditServiceServicer:
 
     def GrantCredits(self, request, context):
         """Issues new credits to a tenant. For the operator only (PERMISSION_DENIED). Idempotent with request_id.
-        INVALID_ARGUMENT: the amount is not 1 to 10^15.
+        INVALID_ARGUMENT: the amount is not 1 to 10^15, or expire_time is not within the next 100 years.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,15 +107,51 @@ class CreditServiceServicer:
     def TransferCredits(self, request, context):
         """Moves credits between a tenant and one below it, either way, all or nothing. Credits leased to nodes and not spent
         are called back first. NOT_FOUND: source or destination is not there for the caller. INVALID_ARGUMENT: the amount
-        is not 1 to 10^15, or source and destination are the same or neither is above the other.
-        FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. Idempotent with request_id.
+        is not 1 to 10^15, or source and destination are the same or neither is above the other (field destination).
+        FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. UNAVAILABLE (CREDITS_UNAVAILABLE): leased
+        credits did not come back in time. Idempotent with request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLedgerEntries(self, request, context):
-        """Lists what moved on a tenant's account, newest first. Read-only.
+        """Lists what moved on a tenant's account, newest first. Read-only. INVALID_ARGUMENT: bad page token or size, an
+        unknown kind, or a time range that ends before it starts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatement(self, request, context):
+        """Sums up what moved on a tenant's account in a period; opening balance and movements add up to the closing balance.
+        Read-only. INVALID_ARGUMENT: a period that ends before it starts. NOT_FOUND: not there for the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AuditCredits(self, request, context):
+        """Proves from the raw entries of the ledger that the balances of a tenant and all below it are right. Read-only; it
+        reads every entry. NOT_FOUND: not there for the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListHolders(self, request, context):
+        """Lists the holders (spools) that have credits on lease or were written off. For the operator only
+        (PERMISSION_DENIED). Read-only. INVALID_ARGUMENT: bad page token or size.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteOffHolder(self, request, context):
+        """Closes all leases of a holder whose spool is lost for good, and lets it have no others. Should it turn up again,
+        what it tells of them is put on record, but moves no credits. For the operator only (PERMISSION_DENIED).
+        INVALID_ARGUMENT: no disposition or note. NOT_FOUND: no such holder. FAILED_PRECONDITION: it was written off
+        before. Idempotent with request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,6 +180,26 @@ def add_CreditServiceServicer_to_server(servicer, server):
                     request_deserializer=barua_dot_control_dot_v1_dot_credit__service__pb2.ListLedgerEntriesRequest.FromString,
                     response_serializer=barua_dot_control_dot_v1_dot_credit__service__pb2.ListLedgerEntriesResponse.SerializeToString,
             ),
+            'GetStatement': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatement,
+                    request_deserializer=barua_dot_control_dot_v1_dot_credit__service__pb2.GetStatementRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_credit__service__pb2.Statement.SerializeToString,
+            ),
+            'AuditCredits': grpc.unary_unary_rpc_method_handler(
+                    servicer.AuditCredits,
+                    request_deserializer=barua_dot_control_dot_v1_dot_credit__service__pb2.AuditCreditsRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_credit__service__pb2.AuditCreditsResponse.SerializeToString,
+            ),
+            'ListHolders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHolders,
+                    request_deserializer=barua_dot_control_dot_v1_dot_credit__service__pb2.ListHoldersRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_credit__service__pb2.ListHoldersResponse.SerializeToString,
+            ),
+            'WriteOffHolder': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteOffHolder,
+                    request_deserializer=barua_dot_control_dot_v1_dot_credit__service__pb2.WriteOffHolderRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_credit__service__pb2.WriteOffHolderResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'barua.control.v1.CreditService', rpc_method_handlers)
@@ -126,6 +210,10 @@ def add_CreditServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class CreditService:
     """Credits: one is one accepted recipient. The ledger behind is double-entry and append-only.
+
+    Credits may expire. They are spent and transferred before those that do not, the ones that expire soonest first, and
+    keep their time in a transfer. What is unspent when the time is over is taken away within seconds. Credits that are
+    leased to a worker then are called back; what it spends before that counts as spent. A refund never expires.
     """
 
     @staticmethod
@@ -226,6 +314,114 @@ class CreditService:
             '/barua.control.v1.CreditService/ListLedgerEntries',
             barua_dot_control_dot_v1_dot_credit__service__pb2.ListLedgerEntriesRequest.SerializeToString,
             barua_dot_control_dot_v1_dot_credit__service__pb2.ListLedgerEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.CreditService/GetStatement',
+            barua_dot_control_dot_v1_dot_credit__service__pb2.GetStatementRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_credit__service__pb2.Statement.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AuditCredits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.CreditService/AuditCredits',
+            barua_dot_control_dot_v1_dot_credit__service__pb2.AuditCreditsRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_credit__service__pb2.AuditCreditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListHolders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.CreditService/ListHolders',
+            barua_dot_control_dot_v1_dot_credit__service__pb2.ListHoldersRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_credit__service__pb2.ListHoldersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteOffHolder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.CreditService/WriteOffHolder',
+            barua_dot_control_dot_v1_dot_credit__service__pb2.WriteOffHolderRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_credit__service__pb2.WriteOffHolderResponse.FromString,
             options,
             channel_credentials,
             insecure,

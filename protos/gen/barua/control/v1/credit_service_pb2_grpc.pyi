@@ -27,49 +27,106 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CreditServiceStub:
-    """Credits: one is one accepted recipient. The ledger behind is double-entry and append-only."""
+    """Credits: one is one accepted recipient. The ledger behind is double-entry and append-only.
+
+    Credits may expire. They are spent and transferred before those that do not, the ones that expire soonest first, and
+    keep their time in a transfer. What is unspent when the time is over is taken away within seconds. Credits that are
+    leased to a worker then are called back; what it spends before that counts as spent. A refund never expires.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CreditServiceAsyncStub: ...
     GetBalance: _grpc.UnaryUnaryMultiCallable[_credit_service_pb2.GetBalanceRequest, _credit_service_pb2.Balance]
-    """Returns a tenant's balance. Read-only. NOT_FOUND: not there for the caller."""
+    """Returns a tenant's balance, and when its credits expire. Read-only. NOT_FOUND: not there for the caller."""
     GrantCredits: _grpc.UnaryUnaryMultiCallable[_credit_service_pb2.GrantCreditsRequest, _credit_service_pb2.Balance]
     """Issues new credits to a tenant. For the operator only (PERMISSION_DENIED). Idempotent with request_id.
-    INVALID_ARGUMENT: the amount is not 1 to 10^15.
+    INVALID_ARGUMENT: the amount is not 1 to 10^15, or expire_time is not within the next 100 years.
     """
     TransferCredits: _grpc.UnaryUnaryMultiCallable[_credit_service_pb2.TransferCreditsRequest, _credit_service_pb2.TransferCreditsResponse]
     """Moves credits between a tenant and one below it, either way, all or nothing. Credits leased to nodes and not spent
     are called back first. NOT_FOUND: source or destination is not there for the caller. INVALID_ARGUMENT: the amount
-    is not 1 to 10^15, or source and destination are the same or neither is above the other.
-    FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. Idempotent with request_id.
+    is not 1 to 10^15, or source and destination are the same or neither is above the other (field destination).
+    FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. UNAVAILABLE (CREDITS_UNAVAILABLE): leased
+    credits did not come back in time. Idempotent with request_id.
     """
     ListLedgerEntries: _grpc.UnaryUnaryMultiCallable[_credit_service_pb2.ListLedgerEntriesRequest, _credit_service_pb2.ListLedgerEntriesResponse]
-    """Lists what moved on a tenant's account, newest first. Read-only."""
+    """Lists what moved on a tenant's account, newest first. Read-only. INVALID_ARGUMENT: bad page token or size, an
+    unknown kind, or a time range that ends before it starts.
+    """
+    GetStatement: _grpc.UnaryUnaryMultiCallable[_credit_service_pb2.GetStatementRequest, _credit_service_pb2.Statement]
+    """Sums up what moved on a tenant's account in a period; opening balance and movements add up to the closing balance.
+    Read-only. INVALID_ARGUMENT: a period that ends before it starts. NOT_FOUND: not there for the caller.
+    """
+    AuditCredits: _grpc.UnaryUnaryMultiCallable[_credit_service_pb2.AuditCreditsRequest, _credit_service_pb2.AuditCreditsResponse]
+    """Proves from the raw entries of the ledger that the balances of a tenant and all below it are right. Read-only; it
+    reads every entry. NOT_FOUND: not there for the caller.
+    """
+    ListHolders: _grpc.UnaryUnaryMultiCallable[_credit_service_pb2.ListHoldersRequest, _credit_service_pb2.ListHoldersResponse]
+    """Lists the holders (spools) that have credits on lease or were written off. For the operator only
+    (PERMISSION_DENIED). Read-only. INVALID_ARGUMENT: bad page token or size.
+    """
+    WriteOffHolder: _grpc.UnaryUnaryMultiCallable[_credit_service_pb2.WriteOffHolderRequest, _credit_service_pb2.WriteOffHolderResponse]
+    """Closes all leases of a holder whose spool is lost for good, and lets it have no others. Should it turn up again,
+    what it tells of them is put on record, but moves no credits. For the operator only (PERMISSION_DENIED).
+    INVALID_ARGUMENT: no disposition or note. NOT_FOUND: no such holder. FAILED_PRECONDITION: it was written off
+    before. Idempotent with request_id.
+    """
 
 @_typing.type_check_only
 class CreditServiceAsyncStub(CreditServiceStub):
-    """Credits: one is one accepted recipient. The ledger behind is double-entry and append-only."""
+    """Credits: one is one accepted recipient. The ledger behind is double-entry and append-only.
+
+    Credits may expire. They are spent and transferred before those that do not, the ones that expire soonest first, and
+    keep their time in a transfer. What is unspent when the time is over is taken away within seconds. Credits that are
+    leased to a worker then are called back; what it spends before that counts as spent. A refund never expires.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetBalance: _aio.UnaryUnaryMultiCallable[_credit_service_pb2.GetBalanceRequest, _credit_service_pb2.Balance]  # type: ignore[assignment]
-    """Returns a tenant's balance. Read-only. NOT_FOUND: not there for the caller."""
+    """Returns a tenant's balance, and when its credits expire. Read-only. NOT_FOUND: not there for the caller."""
     GrantCredits: _aio.UnaryUnaryMultiCallable[_credit_service_pb2.GrantCreditsRequest, _credit_service_pb2.Balance]  # type: ignore[assignment]
     """Issues new credits to a tenant. For the operator only (PERMISSION_DENIED). Idempotent with request_id.
-    INVALID_ARGUMENT: the amount is not 1 to 10^15.
+    INVALID_ARGUMENT: the amount is not 1 to 10^15, or expire_time is not within the next 100 years.
     """
     TransferCredits: _aio.UnaryUnaryMultiCallable[_credit_service_pb2.TransferCreditsRequest, _credit_service_pb2.TransferCreditsResponse]  # type: ignore[assignment]
     """Moves credits between a tenant and one below it, either way, all or nothing. Credits leased to nodes and not spent
     are called back first. NOT_FOUND: source or destination is not there for the caller. INVALID_ARGUMENT: the amount
-    is not 1 to 10^15, or source and destination are the same or neither is above the other.
-    FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. Idempotent with request_id.
+    is not 1 to 10^15, or source and destination are the same or neither is above the other (field destination).
+    FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. UNAVAILABLE (CREDITS_UNAVAILABLE): leased
+    credits did not come back in time. Idempotent with request_id.
     """
     ListLedgerEntries: _aio.UnaryUnaryMultiCallable[_credit_service_pb2.ListLedgerEntriesRequest, _credit_service_pb2.ListLedgerEntriesResponse]  # type: ignore[assignment]
-    """Lists what moved on a tenant's account, newest first. Read-only."""
+    """Lists what moved on a tenant's account, newest first. Read-only. INVALID_ARGUMENT: bad page token or size, an
+    unknown kind, or a time range that ends before it starts.
+    """
+    GetStatement: _aio.UnaryUnaryMultiCallable[_credit_service_pb2.GetStatementRequest, _credit_service_pb2.Statement]  # type: ignore[assignment]
+    """Sums up what moved on a tenant's account in a period; opening balance and movements add up to the closing balance.
+    Read-only. INVALID_ARGUMENT: a period that ends before it starts. NOT_FOUND: not there for the caller.
+    """
+    AuditCredits: _aio.UnaryUnaryMultiCallable[_credit_service_pb2.AuditCreditsRequest, _credit_service_pb2.AuditCreditsResponse]  # type: ignore[assignment]
+    """Proves from the raw entries of the ledger that the balances of a tenant and all below it are right. Read-only; it
+    reads every entry. NOT_FOUND: not there for the caller.
+    """
+    ListHolders: _aio.UnaryUnaryMultiCallable[_credit_service_pb2.ListHoldersRequest, _credit_service_pb2.ListHoldersResponse]  # type: ignore[assignment]
+    """Lists the holders (spools) that have credits on lease or were written off. For the operator only
+    (PERMISSION_DENIED). Read-only. INVALID_ARGUMENT: bad page token or size.
+    """
+    WriteOffHolder: _aio.UnaryUnaryMultiCallable[_credit_service_pb2.WriteOffHolderRequest, _credit_service_pb2.WriteOffHolderResponse]  # type: ignore[assignment]
+    """Closes all leases of a holder whose spool is lost for good, and lets it have no others. Should it turn up again,
+    what it tells of them is put on record, but moves no credits. For the operator only (PERMISSION_DENIED).
+    INVALID_ARGUMENT: no disposition or note. NOT_FOUND: no such holder. FAILED_PRECONDITION: it was written off
+    before. Idempotent with request_id.
+    """
 
 class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Credits: one is one accepted recipient. The ledger behind is double-entry and append-only."""
+    """Credits: one is one accepted recipient. The ledger behind is double-entry and append-only.
+
+    Credits may expire. They are spent and transferred before those that do not, the ones that expire soonest first, and
+    keep their time in a transfer. What is unspent when the time is over is taken away within seconds. Credits that are
+    leased to a worker then are called back; what it spends before that counts as spent. A refund never expires.
+    """
 
     @_abc_1.abstractmethod
     def GetBalance(
@@ -77,7 +134,7 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credit_service_pb2.GetBalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credit_service_pb2.Balance, _abc.Awaitable[_credit_service_pb2.Balance]]:
-        """Returns a tenant's balance. Read-only. NOT_FOUND: not there for the caller."""
+        """Returns a tenant's balance, and when its credits expire. Read-only. NOT_FOUND: not there for the caller."""
 
     @_abc_1.abstractmethod
     def GrantCredits(
@@ -86,7 +143,7 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_credit_service_pb2.Balance, _abc.Awaitable[_credit_service_pb2.Balance]]:
         """Issues new credits to a tenant. For the operator only (PERMISSION_DENIED). Idempotent with request_id.
-        INVALID_ARGUMENT: the amount is not 1 to 10^15.
+        INVALID_ARGUMENT: the amount is not 1 to 10^15, or expire_time is not within the next 100 years.
         """
 
     @_abc_1.abstractmethod
@@ -97,8 +154,9 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_credit_service_pb2.TransferCreditsResponse, _abc.Awaitable[_credit_service_pb2.TransferCreditsResponse]]:
         """Moves credits between a tenant and one below it, either way, all or nothing. Credits leased to nodes and not spent
         are called back first. NOT_FOUND: source or destination is not there for the caller. INVALID_ARGUMENT: the amount
-        is not 1 to 10^15, or source and destination are the same or neither is above the other.
-        FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. Idempotent with request_id.
+        is not 1 to 10^15, or source and destination are the same or neither is above the other (field destination).
+        FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. UNAVAILABLE (CREDITS_UNAVAILABLE): leased
+        credits did not come back in time. Idempotent with request_id.
         """
 
     @_abc_1.abstractmethod
@@ -107,6 +165,50 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credit_service_pb2.ListLedgerEntriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credit_service_pb2.ListLedgerEntriesResponse, _abc.Awaitable[_credit_service_pb2.ListLedgerEntriesResponse]]:
-        """Lists what moved on a tenant's account, newest first. Read-only."""
+        """Lists what moved on a tenant's account, newest first. Read-only. INVALID_ARGUMENT: bad page token or size, an
+        unknown kind, or a time range that ends before it starts.
+        """
+
+    @_abc_1.abstractmethod
+    def GetStatement(
+        self,
+        request: _credit_service_pb2.GetStatementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credit_service_pb2.Statement, _abc.Awaitable[_credit_service_pb2.Statement]]:
+        """Sums up what moved on a tenant's account in a period; opening balance and movements add up to the closing balance.
+        Read-only. INVALID_ARGUMENT: a period that ends before it starts. NOT_FOUND: not there for the caller.
+        """
+
+    @_abc_1.abstractmethod
+    def AuditCredits(
+        self,
+        request: _credit_service_pb2.AuditCreditsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credit_service_pb2.AuditCreditsResponse, _abc.Awaitable[_credit_service_pb2.AuditCreditsResponse]]:
+        """Proves from the raw entries of the ledger that the balances of a tenant and all below it are right. Read-only; it
+        reads every entry. NOT_FOUND: not there for the caller.
+        """
+
+    @_abc_1.abstractmethod
+    def ListHolders(
+        self,
+        request: _credit_service_pb2.ListHoldersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credit_service_pb2.ListHoldersResponse, _abc.Awaitable[_credit_service_pb2.ListHoldersResponse]]:
+        """Lists the holders (spools) that have credits on lease or were written off. For the operator only
+        (PERMISSION_DENIED). Read-only. INVALID_ARGUMENT: bad page token or size.
+        """
+
+    @_abc_1.abstractmethod
+    def WriteOffHolder(
+        self,
+        request: _credit_service_pb2.WriteOffHolderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credit_service_pb2.WriteOffHolderResponse, _abc.Awaitable[_credit_service_pb2.WriteOffHolderResponse]]:
+        """Closes all leases of a holder whose spool is lost for good, and lets it have no others. Should it turn up again,
+        what it tells of them is put on record, but moves no credits. For the operator only (PERMISSION_DENIED).
+        INVALID_ARGUMENT: no disposition or note. NOT_FOUND: no such holder. FAILED_PRECONDITION: it was written off
+        before. Idempotent with request_id.
+        """
 
 def add_CreditServiceServicer_to_server(servicer: CreditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x61rua/control/v1/domain.proto\x12\x10\x62\x61rua.control.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x03\n\x06\x44omain\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x05state\x18\x02 \x01(\x0e\x32\x1e.barua.control.v1.Domain.StateB\x04\xe2\x41\x01\x03\x12\x37\n\x07signing\x18\x03 \x01(\x0e\x32 .barua.control.v1.Domain.SigningB\x04\xe2\x41\x01\x01\x12\x36\n\x0b\x64ns_records\x18\x04 \x03(\x0b\x32\x1b.barua.control.v1.DnsRecordB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x12\n\x0eSTATE_VERIFIED\x10\x02\"I\n\x07Signing\x12\x17\n\x13SIGNING_UNSPECIFIED\x10\x00\x12\x14\n\x10SIGNING_REQUIRED\x10\x01\x12\x0f\n\x0bSIGNING_OFF\x10\x02\"G\n\tDnsRecord\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x61rua/control/v1/domain.proto\x12\x10\x62\x61rua.control.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x06\n\x06\x44omain\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x05state\x18\x02 \x01(\x0e\x32\x1e.barua.control.v1.Domain.StateB\x04\xe2\x41\x01\x03\x12\x37\n\x07signing\x18\x03 \x01(\x0e\x32 .barua.control.v1.Domain.SigningB\x04\xe2\x41\x01\x01\x12\x36\n\x0b\x64ns_records\x18\x04 \x03(\x0b\x32\x1b.barua.control.v1.DnsRecordB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1e\n\x10return_path_host\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rtracking_host\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12<\n\x13key_rotation_period\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x1f\n\x11signs_for_senders\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x33\n\x06\x63hecks\x18\n \x03(\x0b\x32\x1d.barua.control.v1.DomainCheckB\x04\xe2\x41\x01\x03\x12\x34\n\ncheck_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bverify_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12@\n\x16\x63hallenge_missing_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x0f \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06number\x18\x10 \x01(\x05\x42\x04\xe2\x41\x01\x03\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x12\n\x0eSTATE_VERIFIED\x10\x02\"I\n\x07Signing\x12\x17\n\x13SIGNING_UNSPECIFIED\x10\x00\x12\x14\n\x10SIGNING_REQUIRED\x10\x01\x12\x0f\n\x0bSIGNING_OFF\x10\x02\"X\n\tDnsRecord\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12\x0f\n\x07strings\x18\x05 \x03(\t\"\xc5\x03\n\x0b\x44omainCheck\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".barua.control.v1.DomainCheck.Kind\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.barua.control.v1.DomainCheck.State\x12+\n\x06record\x18\x03 \x01(\x0b\x32\x1b.barua.control.v1.DnsRecord\x12\r\n\x05\x66ound\x18\x04 \x03(\t\x12\x13\n\x0b\x65xplanation\x18\x05 \x01(\t\x12\x10\n\x08selector\x18\x06 \x01(\t\"\x86\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eKIND_CHALLENGE\x10\x01\x12\r\n\tKIND_DKIM\x10\x02\x12\x0c\n\x08KIND_SPF\x10\x03\x12\x0e\n\nKIND_DMARC\x10\x04\x12\x14\n\x10KIND_RETURN_PATH\x10\x05\x12\x11\n\rKIND_TRACKING\x10\x06\"d\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0c\n\x08STATE_OK\x10\x01\x12\x11\n\rSTATE_MISSING\x10\x02\x12\x12\n\x0eSTATE_MISMATCH\x10\x03\x12\x0f\n\x0bSTATE_ERROR\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,12 +42,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOMAIN'].fields_by_name['dns_records']._serialized_options = b'\342A\001\003'
   _globals['_DOMAIN'].fields_by_name['create_time']._loaded_options = None
   _globals['_DOMAIN'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
-  _globals['_DOMAIN']._serialized_start=118
-  _globals['_DOMAIN']._serialized_end=507
-  _globals['_DOMAIN_STATE']._serialized_start=363
-  _globals['_DOMAIN_STATE']._serialized_end=432
-  _globals['_DOMAIN_SIGNING']._serialized_start=434
-  _globals['_DOMAIN_SIGNING']._serialized_end=507
-  _globals['_DNSRECORD']._serialized_start=509
-  _globals['_DNSRECORD']._serialized_end=580
+  _globals['_DOMAIN'].fields_by_name['return_path_host']._loaded_options = None
+  _globals['_DOMAIN'].fields_by_name['return_path_host']._serialized_options = b'\342A\001\001'
+  _globals['_DOMAIN'].fields_by_name['tracking_host']._loaded_options = None
+  _globals['_DOMAIN'].fields_by_name['tracking_host']._serialized_options = b'\342A\001\001'
+  _globals['_DOMAIN'].fields_by_name['key_rotation_period']._loaded_options = None
+  _globals['_DOMAIN'].fields_by_name['key_rotation_period']._serialized_options = b'\342A\001\001'
+  _globals['_DOMAIN'].fields_by_name['signs_for_senders']._loaded_options = None
+  _globals['_DOMAIN'].fields_by_name['signs_for_senders']._serialized_options = b'\342A\001\001'
+  _globals['_DOMAIN'].fields_by_name['checks']._loaded_options = None
+  _globals['_DOMAIN'].fields_by_name['checks']._serialized_options = b'\342A\001\003'
+  _globals['_DOMAIN'].fields_by_name['check_time']._loaded_options = None
+  _globals['_DOMAIN'].fields_by_name['check_time']._serialized_options = b'\342A\001\003'
+  _globals['_DOMAIN'].fields_by_name['verify_time']._loaded_options = None
+  _globals['_DOMAIN'].fields_by_name['verify_time']._serialized_options = b'\342A\001\003'
+  _globals['_DOMAIN'].fields_by_name['challenge_missing_time']._loaded_options = None
+  _globals['_DOMAIN'].fields_by_name['challenge_missing_time']._serialized_options = b'\342A\001\003'
+  _globals['_DOMAIN'].fields_by_name['update_time']._loaded_options = None
+  _globals['_DOMAIN'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_DOMAIN'].fields_by_name['etag']._loaded_options = None
+  _globals['_DOMAIN'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
+  _globals['_DOMAIN'].fields_by_name['number']._loaded_options = None
+  _globals['_DOMAIN'].fields_by_name['number']._serialized_options = b'\342A\001\003'
+  _globals['_DOMAIN']._serialized_start=150
+  _globals['_DOMAIN']._serialized_end=1020
+  _globals['_DOMAIN_STATE']._serialized_start=876
+  _globals['_DOMAIN_STATE']._serialized_end=945
+  _globals['_DOMAIN_SIGNING']._serialized_start=947
+  _globals['_DOMAIN_SIGNING']._serialized_end=1020
+  _globals['_DNSRECORD']._serialized_start=1022
+  _globals['_DNSRECORD']._serialized_end=1110
+  _globals['_DOMAINCHECK']._serialized_start=1113
+  _globals['_DOMAINCHECK']._serialized_end=1566
+  _globals['_DOMAINCHECK_KIND']._serialized_start=1330
+  _globals['_DOMAINCHECK_KIND']._serialized_end=1464
+  _globals['_DOMAINCHECK_STATE']._serialized_start=1466
+  _globals['_DOMAINCHECK_STATE']._serialized_end=1566
 # @@protoc_insertion_point(module_scope)

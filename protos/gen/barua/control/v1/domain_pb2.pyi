@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -22,7 +23,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Domain(_message.Message):
-    """A domain that a tenant, and the tenants below it, may send from."""
+    """A domain that a tenant, and the tenants below it, may send from. A claim is of exactly this name: its subdomains are
+    domains of their own, which others may claim and prove.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -58,7 +61,7 @@ class Domain(_message.Message):
         SIGNING_UNSPECIFIED: Domain._Signing.ValueType  # 0
         """Same as required."""
         SIGNING_REQUIRED: Domain._Signing.ValueType  # 1
-        """Every message gets two DKIM signatures, RSA and Ed25519, or is not sent."""
+        """Every message gets a DKIM signature of each active key, or is not sent."""
         SIGNING_OFF: Domain._Signing.ValueType  # 2
         """Messages go out unsigned: for relays whose messages are signed before they get here."""
 
@@ -68,7 +71,7 @@ class Domain(_message.Message):
     SIGNING_UNSPECIFIED: Domain.Signing.ValueType  # 0
     """Same as required."""
     SIGNING_REQUIRED: Domain.Signing.ValueType  # 1
-    """Every message gets two DKIM signatures, RSA and Ed25519, or is not sent."""
+    """Every message gets a DKIM signature of each active key, or is not sent."""
     SIGNING_OFF: Domain.Signing.ValueType  # 2
     """Messages go out unsigned: for relays whose messages are signed before they get here."""
 
@@ -77,19 +80,70 @@ class Domain(_message.Message):
     SIGNING_FIELD_NUMBER: _builtins.int
     DNS_RECORDS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RETURN_PATH_HOST_FIELD_NUMBER: _builtins.int
+    TRACKING_HOST_FIELD_NUMBER: _builtins.int
+    KEY_ROTATION_PERIOD_FIELD_NUMBER: _builtins.int
+    SIGNS_FOR_SENDERS_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    CHECK_TIME_FIELD_NUMBER: _builtins.int
+    VERIFY_TIME_FIELD_NUMBER: _builtins.int
+    CHALLENGE_MISSING_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`tenants/{tenant}/domains/{domain}`; the domain as A-labels in lower case."""
     state: Global___Domain.State.ValueType
     """Whether the claim is proved."""
     signing: Global___Domain.Signing.ValueType
     """Whether messages are signed."""
+    return_path_host: _builtins.str
+    """Host below the domain that takes its bounces, such as bounces.example.com; empty: none."""
+    tracking_host: _builtins.str
+    """Host below the domain for links and open pixels, such as track.example.com; empty: none."""
+    signs_for_senders: _builtins.bool
+    """Messages of verified senders, whose own domains are not here, are signed with this domain's keys. For one domain of
+    the operator; setting it on another takes it from the first.
+    """
+    etag: _builtins.str
+    """Changes with each change of a field; send it back with an update to be told of somebody else's."""
+    number: _builtins.int
+    """A small number that names the domain as well: `tenants/{tenant}/domains/{number}` is understood."""
     @_builtins.property
     def dns_records(self) -> _containers.RepeatedCompositeFieldContainer[Global___DnsRecord]:
-        """What to publish in the DNS."""
+        """What to publish in the DNS. The SPF record is that of the last check, merged with what was there."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
+
+    @_builtins.property
+    def key_rotation_period(self) -> _duration_pb2.Duration:
+        """New DKIM keys are made when the active ones are this old, and take over once their records are in the DNS. Whole
+        days, 7 to 730; 0: keys are rotated by hand only.
+        """
+
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___DomainCheck]:
+        """What the DNS had when it was last looked at; empty before the first time."""
+
+    @_builtins.property
+    def check_time(self) -> _timestamp_pb2.Timestamp:
+        """When the DNS was last looked at."""
+
+    @_builtins.property
+    def verify_time(self) -> _timestamp_pb2.Timestamp:
+        """When the domain was proved."""
+
+    @_builtins.property
+    def challenge_missing_time(self) -> _timestamp_pb2.Timestamp:
+        """Set while the challenge of a verified domain is not in the DNS: since when. The domain stays verified; a domain
+        that changed hands is the operator's to delete.
+        """
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When a field was changed last."""
 
     def __init__(
         self,
@@ -99,10 +153,21 @@ class Domain(_message.Message):
         signing: Global___Domain.Signing.ValueType = ...,
         dns_records: _abc.Iterable[Global___DnsRecord] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        return_path_host: _builtins.str = ...,
+        tracking_host: _builtins.str = ...,
+        key_rotation_period: _duration_pb2.Duration | None = ...,
+        signs_for_senders: _builtins.bool = ...,
+        checks: _abc.Iterable[Global___DomainCheck] | None = ...,
+        check_time: _timestamp_pb2.Timestamp | None = ...,
+        verify_time: _timestamp_pb2.Timestamp | None = ...,
+        challenge_missing_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["challenge_missing_time", b"challenge_missing_time", "check_time", b"check_time", "create_time", b"create_time", "key_rotation_period", b"key_rotation_period", "update_time", b"update_time", "verify_time", b"verify_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dns_records", b"dns_records", "name", b"name", "signing", b"signing", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_missing_time", b"challenge_missing_time", "check_time", b"check_time", "checks", b"checks", "create_time", b"create_time", "dns_records", b"dns_records", "etag", b"etag", "key_rotation_period", b"key_rotation_period", "name", b"name", "number", b"number", "return_path_host", b"return_path_host", "signing", b"signing", "signs_for_senders", b"signs_for_senders", "state", b"state", "tracking_host", b"tracking_host", "update_time", b"update_time", "verify_time", b"verify_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -118,6 +183,7 @@ class DnsRecord(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
+    STRINGS_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
     """Owner name, absolute, without the final dot."""
     type: _builtins.str
@@ -126,6 +192,10 @@ class DnsRecord(_message.Message):
     """The data. A TXT value is one string here; publish it in pieces of at most 255 octets."""
     purpose: _builtins.str
     """What it is for, in a few words."""
+    @_builtins.property
+    def strings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a TXT record: the data in strings of at most 255 octets each, as it has to be published."""
+
     def __init__(
         self,
         *,
@@ -133,11 +203,128 @@ class DnsRecord(_message.Message):
         type: _builtins.str = ...,
         data: _builtins.str = ...,
         purpose: _builtins.str = ...,
+        strings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "owner", b"owner", "purpose", b"purpose", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "owner", b"owner", "purpose", b"purpose", "strings", b"strings", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DnsRecord: _TypeAlias = DnsRecord  # noqa: Y015
+
+@_typing.final
+class DomainCheck(_message.Message):
+    """What the DNS has of something that should be there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DomainCheck._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: DomainCheck._Kind.ValueType  # 0
+        """Never sent."""
+        KIND_CHALLENGE: DomainCheck._Kind.ValueType  # 1
+        """The record that proves the claim."""
+        KIND_DKIM: DomainCheck._Kind.ValueType  # 2
+        """A DKIM key."""
+        KIND_SPF: DomainCheck._Kind.ValueType  # 3
+        """Whether the hosts that send may send for the domain (RFC 7208)."""
+        KIND_DMARC: DomainCheck._Kind.ValueType  # 4
+        """The policy for mail that is not authenticated (RFC 7489)."""
+        KIND_RETURN_PATH: DomainCheck._Kind.ValueType  # 5
+        """The host that takes bounces."""
+        KIND_TRACKING: DomainCheck._Kind.ValueType  # 6
+        """The host of links and open pixels."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What is looked at."""
+
+    KIND_UNSPECIFIED: DomainCheck.Kind.ValueType  # 0
+    """Never sent."""
+    KIND_CHALLENGE: DomainCheck.Kind.ValueType  # 1
+    """The record that proves the claim."""
+    KIND_DKIM: DomainCheck.Kind.ValueType  # 2
+    """A DKIM key."""
+    KIND_SPF: DomainCheck.Kind.ValueType  # 3
+    """Whether the hosts that send may send for the domain (RFC 7208)."""
+    KIND_DMARC: DomainCheck.Kind.ValueType  # 4
+    """The policy for mail that is not authenticated (RFC 7489)."""
+    KIND_RETURN_PATH: DomainCheck.Kind.ValueType  # 5
+    """The host that takes bounces."""
+    KIND_TRACKING: DomainCheck.Kind.ValueType  # 6
+    """The host of links and open pixels."""
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DomainCheck._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: DomainCheck._State.ValueType  # 0
+        """Never sent."""
+        STATE_OK: DomainCheck._State.ValueType  # 1
+        """As it should be."""
+        STATE_MISSING: DomainCheck._State.ValueType  # 2
+        """There is nothing."""
+        STATE_MISMATCH: DomainCheck._State.ValueType  # 3
+        """There is something else."""
+        STATE_ERROR: DomainCheck._State.ValueType  # 4
+        """The DNS did not answer."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """How it is."""
+
+    STATE_UNSPECIFIED: DomainCheck.State.ValueType  # 0
+    """Never sent."""
+    STATE_OK: DomainCheck.State.ValueType  # 1
+    """As it should be."""
+    STATE_MISSING: DomainCheck.State.ValueType  # 2
+    """There is nothing."""
+    STATE_MISMATCH: DomainCheck.State.ValueType  # 3
+    """There is something else."""
+    STATE_ERROR: DomainCheck.State.ValueType  # 4
+    """The DNS did not answer."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    kind: Global___DomainCheck.Kind.ValueType
+    """What was looked at."""
+    state: Global___DomainCheck.State.ValueType
+    """How it is."""
+    explanation: _builtins.str
+    """What is wrong and how to mend it, or what follows from it."""
+    selector: _builtins.str
+    """Of a DKIM key: its selector."""
+    @_builtins.property
+    def record(self) -> Global___DnsRecord:
+        """What should be there: the exact record to publish, with what was found merged into it where that is possible."""
+
+    @_builtins.property
+    def found(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was found, at most 5 records of 500 characters each."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___DomainCheck.Kind.ValueType = ...,
+        state: Global___DomainCheck.State.ValueType = ...,
+        record: Global___DnsRecord | None = ...,
+        found: _abc.Iterable[_builtins.str] | None = ...,
+        explanation: _builtins.str = ...,
+        selector: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "found", b"found", "kind", b"kind", "record", b"record", "selector", b"selector", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DomainCheck: _TypeAlias = DomainCheck  # noqa: Y015

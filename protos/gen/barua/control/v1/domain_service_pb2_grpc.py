@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class DomainServiceStub:
-    """Sender domains and their DKIM keys. Private keys are sealed and never leave through this service.
+    """Sender domains. The DNS of each is looked at every hour, and when it is asked for.
     """
 
     def __init__(self, channel):
@@ -52,9 +52,19 @@ class DomainServiceStub:
                 request_serializer=barua_dot_control_dot_v1_dot_domain__service__pb2.ListDomainsRequest.SerializeToString,
                 response_deserializer=barua_dot_control_dot_v1_dot_domain__service__pb2.ListDomainsResponse.FromString,
                 _registered_method=True)
+        self.UpdateDomain = channel.unary_unary(
+                '/barua.control.v1.DomainService/UpdateDomain',
+                request_serializer=barua_dot_control_dot_v1_dot_domain__service__pb2.UpdateDomainRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_domain__pb2.Domain.FromString,
+                _registered_method=True)
         self.VerifyDomain = channel.unary_unary(
                 '/barua.control.v1.DomainService/VerifyDomain',
                 request_serializer=barua_dot_control_dot_v1_dot_domain__service__pb2.VerifyDomainRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_domain__pb2.Domain.FromString,
+                _registered_method=True)
+        self.CheckDomain = channel.unary_unary(
+                '/barua.control.v1.DomainService/CheckDomain',
+                request_serializer=barua_dot_control_dot_v1_dot_domain__service__pb2.CheckDomainRequest.SerializeToString,
                 response_deserializer=barua_dot_control_dot_v1_dot_domain__pb2.Domain.FromString,
                 _registered_method=True)
         self.DeleteDomain = channel.unary_unary(
@@ -65,15 +75,16 @@ class DomainServiceStub:
 
 
 class DomainServiceServicer:
-    """Sender domains and their DKIM keys. Private keys are sealed and never leave through this service.
+    """Sender domains. The DNS of each is looked at every hour, and when it is asked for.
     """
 
     def CreateDomain(self, request, context):
         """Claims a domain and makes its RSA-2048 and Ed25519 keys. The answer has the records to publish. Others may claim it
-        too, until one of them proves it.
+        too, until one of them proves it. After a domain was given up, a new claim has a new challenge and new keys.
         INVALID_ARGUMENT: not a domain name. NOT_FOUND: no such tenant for the caller. ALREADY_EXISTS: claimed by this
         tenant, or verified for another. FAILED_PRECONDITION: the tenant has 100 claims that are not verified.
-        PERMISSION_DENIED: trusted is set and the caller is not the operator. Idempotent with request_id.
+        PERMISSION_DENIED: trusted or settings.signs_for_senders is set and the caller is not the operator. Idempotent with
+        request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,10 +104,30 @@ class DomainServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateDomain(self, request, context):
+        """Changes the fields that the mask names: `signing`, `return_path_host`, `tracking_host`, `key_rotation_period`,
+        `signs_for_senders`. An empty mask: the fields that are set. In force on every worker within a second.
+        INVALID_ARGUMENT: another path, or a bad value. NOT_FOUND: not there for the caller. ABORTED: the etag is stale.
+        FAILED_PRECONDITION: signing is to be required of a domain without an active key. PERMISSION_DENIED: the caller
+        may not set signs_for_senders. Idempotent with request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VerifyDomain(self, request, context):
         """Looks up the challenge in the DNS and marks the domain verified if it is there. FAILED_PRECONDITION: it is not;
         the message says what was found instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS
-        did not answer.
+        did not answer. A challenge that the hourly look finds verifies the domain too. Idempotent by nature.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckDomain(self, request, context):
+        """Looks at the DNS now: challenge, each DKIM key, SPF, DMARC, return path, tracking. The answer has the result, which
+        is kept with the domain. Takes 10 seconds at most; what did not answer by then is STATE_ERROR. Changes nothing
+        else. NOT_FOUND: not there for the caller. RESOURCE_EXHAUSTED: too many checks at once. Idempotent by nature.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,9 +158,19 @@ def add_DomainServiceServicer_to_server(servicer, server):
                     request_deserializer=barua_dot_control_dot_v1_dot_domain__service__pb2.ListDomainsRequest.FromString,
                     response_serializer=barua_dot_control_dot_v1_dot_domain__service__pb2.ListDomainsResponse.SerializeToString,
             ),
+            'UpdateDomain': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDomain,
+                    request_deserializer=barua_dot_control_dot_v1_dot_domain__service__pb2.UpdateDomainRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_domain__pb2.Domain.SerializeToString,
+            ),
             'VerifyDomain': grpc.unary_unary_rpc_method_handler(
                     servicer.VerifyDomain,
                     request_deserializer=barua_dot_control_dot_v1_dot_domain__service__pb2.VerifyDomainRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_domain__pb2.Domain.SerializeToString,
+            ),
+            'CheckDomain': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckDomain,
+                    request_deserializer=barua_dot_control_dot_v1_dot_domain__service__pb2.CheckDomainRequest.FromString,
                     response_serializer=barua_dot_control_dot_v1_dot_domain__pb2.Domain.SerializeToString,
             ),
             'DeleteDomain': grpc.unary_unary_rpc_method_handler(
@@ -146,7 +187,7 @@ def add_DomainServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DomainService:
-    """Sender domains and their DKIM keys. Private keys are sealed and never leave through this service.
+    """Sender domains. The DNS of each is looked at every hour, and when it is asked for.
     """
 
     @staticmethod
@@ -231,6 +272,33 @@ class DomainService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateDomain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.DomainService/UpdateDomain',
+            barua_dot_control_dot_v1_dot_domain__service__pb2.UpdateDomainRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_domain__pb2.Domain.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def VerifyDomain(request,
             target,
             options=(),
@@ -246,6 +314,33 @@ class DomainService:
             target,
             '/barua.control.v1.DomainService/VerifyDomain',
             barua_dot_control_dot_v1_dot_domain__service__pb2.VerifyDomainRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_domain__pb2.Domain.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckDomain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.DomainService/CheckDomain',
+            barua_dot_control_dot_v1_dot_domain__service__pb2.CheckDomainRequest.SerializeToString,
             barua_dot_control_dot_v1_dot_domain__pb2.Domain.FromString,
             options,
             channel_credentials,

@@ -29,7 +29,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DomainServiceStub:
-    """Sender domains and their DKIM keys. Private keys are sealed and never leave through this service."""
+    """Sender domains. The DNS of each is looked at every hour, and when it is asked for."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,49 +37,75 @@ class DomainServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DomainServiceAsyncStub: ...
     CreateDomain: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.CreateDomainRequest, _domain_pb2.Domain]
     """Claims a domain and makes its RSA-2048 and Ed25519 keys. The answer has the records to publish. Others may claim it
-    too, until one of them proves it.
+    too, until one of them proves it. After a domain was given up, a new claim has a new challenge and new keys.
     INVALID_ARGUMENT: not a domain name. NOT_FOUND: no such tenant for the caller. ALREADY_EXISTS: claimed by this
     tenant, or verified for another. FAILED_PRECONDITION: the tenant has 100 claims that are not verified.
-    PERMISSION_DENIED: trusted is set and the caller is not the operator. Idempotent with request_id.
+    PERMISSION_DENIED: trusted or settings.signs_for_senders is set and the caller is not the operator. Idempotent with
+    request_id.
     """
     GetDomain: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.GetDomainRequest, _domain_pb2.Domain]
     """Returns one domain. Read-only. NOT_FOUND: not there for the caller."""
     ListDomains: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.ListDomainsRequest, _domain_service_pb2.ListDomainsResponse]
     """Lists a tenant's domains, by name. Read-only."""
+    UpdateDomain: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.UpdateDomainRequest, _domain_pb2.Domain]
+    """Changes the fields that the mask names: `signing`, `return_path_host`, `tracking_host`, `key_rotation_period`,
+    `signs_for_senders`. An empty mask: the fields that are set. In force on every worker within a second.
+    INVALID_ARGUMENT: another path, or a bad value. NOT_FOUND: not there for the caller. ABORTED: the etag is stale.
+    FAILED_PRECONDITION: signing is to be required of a domain without an active key. PERMISSION_DENIED: the caller
+    may not set signs_for_senders. Idempotent with request_id.
+    """
     VerifyDomain: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.VerifyDomainRequest, _domain_pb2.Domain]
     """Looks up the challenge in the DNS and marks the domain verified if it is there. FAILED_PRECONDITION: it is not;
     the message says what was found instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS
-    did not answer.
+    did not answer. A challenge that the hourly look finds verifies the domain too. Idempotent by nature.
+    """
+    CheckDomain: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.CheckDomainRequest, _domain_pb2.Domain]
+    """Looks at the DNS now: challenge, each DKIM key, SPF, DMARC, return path, tracking. The answer has the result, which
+    is kept with the domain. Takes 10 seconds at most; what did not answer by then is STATE_ERROR. Changes nothing
+    else. NOT_FOUND: not there for the caller. RESOURCE_EXHAUSTED: too many checks at once. Idempotent by nature.
     """
     DeleteDomain: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.DeleteDomainRequest, _empty_pb2.Empty]
     """Gives a domain up and destroys its keys. NOT_FOUND: there is none."""
 
 @_typing.type_check_only
 class DomainServiceAsyncStub(DomainServiceStub):
-    """Sender domains and their DKIM keys. Private keys are sealed and never leave through this service."""
+    """Sender domains. The DNS of each is looked at every hour, and when it is asked for."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDomain: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.CreateDomainRequest, _domain_pb2.Domain]  # type: ignore[assignment]
     """Claims a domain and makes its RSA-2048 and Ed25519 keys. The answer has the records to publish. Others may claim it
-    too, until one of them proves it.
+    too, until one of them proves it. After a domain was given up, a new claim has a new challenge and new keys.
     INVALID_ARGUMENT: not a domain name. NOT_FOUND: no such tenant for the caller. ALREADY_EXISTS: claimed by this
     tenant, or verified for another. FAILED_PRECONDITION: the tenant has 100 claims that are not verified.
-    PERMISSION_DENIED: trusted is set and the caller is not the operator. Idempotent with request_id.
+    PERMISSION_DENIED: trusted or settings.signs_for_senders is set and the caller is not the operator. Idempotent with
+    request_id.
     """
     GetDomain: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.GetDomainRequest, _domain_pb2.Domain]  # type: ignore[assignment]
     """Returns one domain. Read-only. NOT_FOUND: not there for the caller."""
     ListDomains: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.ListDomainsRequest, _domain_service_pb2.ListDomainsResponse]  # type: ignore[assignment]
     """Lists a tenant's domains, by name. Read-only."""
+    UpdateDomain: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.UpdateDomainRequest, _domain_pb2.Domain]  # type: ignore[assignment]
+    """Changes the fields that the mask names: `signing`, `return_path_host`, `tracking_host`, `key_rotation_period`,
+    `signs_for_senders`. An empty mask: the fields that are set. In force on every worker within a second.
+    INVALID_ARGUMENT: another path, or a bad value. NOT_FOUND: not there for the caller. ABORTED: the etag is stale.
+    FAILED_PRECONDITION: signing is to be required of a domain without an active key. PERMISSION_DENIED: the caller
+    may not set signs_for_senders. Idempotent with request_id.
+    """
     VerifyDomain: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.VerifyDomainRequest, _domain_pb2.Domain]  # type: ignore[assignment]
     """Looks up the challenge in the DNS and marks the domain verified if it is there. FAILED_PRECONDITION: it is not;
     the message says what was found instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS
-    did not answer.
+    did not answer. A challenge that the hourly look finds verifies the domain too. Idempotent by nature.
+    """
+    CheckDomain: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.CheckDomainRequest, _domain_pb2.Domain]  # type: ignore[assignment]
+    """Looks at the DNS now: challenge, each DKIM key, SPF, DMARC, return path, tracking. The answer has the result, which
+    is kept with the domain. Takes 10 seconds at most; what did not answer by then is STATE_ERROR. Changes nothing
+    else. NOT_FOUND: not there for the caller. RESOURCE_EXHAUSTED: too many checks at once. Idempotent by nature.
     """
     DeleteDomain: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.DeleteDomainRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Gives a domain up and destroys its keys. NOT_FOUND: there is none."""
 
 class DomainServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Sender domains and their DKIM keys. Private keys are sealed and never leave through this service."""
+    """Sender domains. The DNS of each is looked at every hour, and when it is asked for."""
 
     @_abc_1.abstractmethod
     def CreateDomain(
@@ -88,10 +114,11 @@ class DomainServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_domain_pb2.Domain, _abc.Awaitable[_domain_pb2.Domain]]:
         """Claims a domain and makes its RSA-2048 and Ed25519 keys. The answer has the records to publish. Others may claim it
-        too, until one of them proves it.
+        too, until one of them proves it. After a domain was given up, a new claim has a new challenge and new keys.
         INVALID_ARGUMENT: not a domain name. NOT_FOUND: no such tenant for the caller. ALREADY_EXISTS: claimed by this
         tenant, or verified for another. FAILED_PRECONDITION: the tenant has 100 claims that are not verified.
-        PERMISSION_DENIED: trusted is set and the caller is not the operator. Idempotent with request_id.
+        PERMISSION_DENIED: trusted or settings.signs_for_senders is set and the caller is not the operator. Idempotent with
+        request_id.
         """
 
     @_abc_1.abstractmethod
@@ -111,6 +138,19 @@ class DomainServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists a tenant's domains, by name. Read-only."""
 
     @_abc_1.abstractmethod
+    def UpdateDomain(
+        self,
+        request: _domain_service_pb2.UpdateDomainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_domain_pb2.Domain, _abc.Awaitable[_domain_pb2.Domain]]:
+        """Changes the fields that the mask names: `signing`, `return_path_host`, `tracking_host`, `key_rotation_period`,
+        `signs_for_senders`. An empty mask: the fields that are set. In force on every worker within a second.
+        INVALID_ARGUMENT: another path, or a bad value. NOT_FOUND: not there for the caller. ABORTED: the etag is stale.
+        FAILED_PRECONDITION: signing is to be required of a domain without an active key. PERMISSION_DENIED: the caller
+        may not set signs_for_senders. Idempotent with request_id.
+        """
+
+    @_abc_1.abstractmethod
     def VerifyDomain(
         self,
         request: _domain_service_pb2.VerifyDomainRequest,
@@ -118,7 +158,18 @@ class DomainServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_domain_pb2.Domain, _abc.Awaitable[_domain_pb2.Domain]]:
         """Looks up the challenge in the DNS and marks the domain verified if it is there. FAILED_PRECONDITION: it is not;
         the message says what was found instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS
-        did not answer.
+        did not answer. A challenge that the hourly look finds verifies the domain too. Idempotent by nature.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckDomain(
+        self,
+        request: _domain_service_pb2.CheckDomainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_domain_pb2.Domain, _abc.Awaitable[_domain_pb2.Domain]]:
+        """Looks at the DNS now: challenge, each DKIM key, SPF, DMARC, return path, tracking. The answer has the result, which
+        is kept with the domain. Takes 10 seconds at most; what did not answer by then is STATE_ERROR. Changes nothing
+        else. NOT_FOUND: not there for the caller. RESOURCE_EXHAUSTED: too many checks at once. Idempotent by nature.
         """
 
     @_abc_1.abstractmethod

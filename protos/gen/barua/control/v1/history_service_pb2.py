@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from barua.journal.v1 import event_pb2 as barua_dot_journal_dot_v1_dot_event__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&barua/control/v1/history_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1c\x62\x61rua/journal/v1/event.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x03\n\rMessageRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\x03\x12\x0e\n\x06sender\x18\x03 \x01(\t\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12\x34\n\x05state\x18\x07 \x01(\x0e\x32%.barua.control.v1.MessageRecord.State\x12\x12\n\nlast_reply\x18\x08 \x01(\t\x12\x30\n\x0creceive_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x17.barua.journal.v1.Event\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x13\n\x0fSTATE_DELIVERED\x10\x02\x12\x11\n\rSTATE_BOUNCED\x10\x03\"-\n\x17GetMessageRecordRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"}\n\x19ListMessageRecordsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\trecipient\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"o\n\x1aListMessageRecordsResponse\x12\x38\n\x0fmessage_records\x18\x01 \x03(\x0b\x32\x1f.barua.control.v1.MessageRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe1\x01\n\x0eHistoryService\x12^\n\x10GetMessageRecord\x12).barua.control.v1.GetMessageRecordRequest\x1a\x1f.barua.control.v1.MessageRecord\x12o\n\x12ListMessageRecords\x12+.barua.control.v1.ListMessageRecordsRequest\x1a,.barua.control.v1.ListMessageRecordsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&barua/control/v1/history_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1c\x62\x61rua/journal/v1/event.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf2\x03\n\rMessageRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\x03\x12\x0e\n\x06sender\x18\x03 \x01(\t\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12\x34\n\x05state\x18\x07 \x01(\x0e\x32%.barua.control.v1.MessageRecord.State\x12\x12\n\nlast_reply\x18\x08 \x01(\t\x12\x30\n\x0creceive_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x17.barua.journal.v1.Event\x12\x0e\n\x06source\x18\x0c \x01(\t\x12\x0e\n\x06stream\x18\r \x01(\t\x12\x15\n\regress_source\x18\x0e \x01(\t\x12\x10\n\x08provider\x18\x0f \x01(\t\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x13\n\x0fSTATE_DELIVERED\x10\x02\x12\x11\n\rSTATE_BOUNCED\x10\x03\"\xef\x01\n\x0fMessageTimeline\x12/\n\x06record\x18\x01 \x01(\x0b\x32\x1f.barua.control.v1.MessageRecord\x12\x30\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1f.barua.control.v1.TimelineEntry\x12\x15\n\rattempt_count\x18\x03 \x01(\x05\x12\x35\n\x11next_attempt_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"j\n\rTimelineEntry\x12&\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x17.barua.journal.v1.Event\x12\x31\n\x0esince_received\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"-\n\x17GetMessageRecordRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xac\x03\n\x19ListMessageRecordsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\trecipient\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12!\n\x13include_descendants\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06sender\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1e\n\x10recipient_domain\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12:\n\x05state\x18\x08 \x01(\x0e\x32%.barua.control.v1.MessageRecord.StateB\x04\xe2\x41\x01\x01\x12\x14\n\x06stream\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x18\n\nmessage_id\x18\x0c \x01(\tB\x04\xe2\x41\x01\x01\"o\n\x1aListMessageRecordsResponse\x12\x38\n\x0fmessage_records\x18\x01 \x03(\x0b\x32\x1f.barua.control.v1.MessageRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x19GetMessageTimelineRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xc7\x02\n\x0eHistoryService\x12^\n\x10GetMessageRecord\x12).barua.control.v1.GetMessageRecordRequest\x1a\x1f.barua.control.v1.MessageRecord\x12o\n\x12ListMessageRecords\x12+.barua.control.v1.ListMessageRecordsRequest\x1a,.barua.control.v1.ListMessageRecordsResponse\x12\x64\n\x12GetMessageTimeline\x12+.barua.control.v1.GetMessageTimelineRequest\x1a!.barua.control.v1.MessageTimelineb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,16 +45,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
-  _globals['_MESSAGERECORD']._serialized_start=157
-  _globals['_MESSAGERECORD']._serialized_end=582
-  _globals['_MESSAGERECORD_STATE']._serialized_start=494
-  _globals['_MESSAGERECORD_STATE']._serialized_end=582
-  _globals['_GETMESSAGERECORDREQUEST']._serialized_start=584
-  _globals['_GETMESSAGERECORDREQUEST']._serialized_end=629
-  _globals['_LISTMESSAGERECORDSREQUEST']._serialized_start=631
-  _globals['_LISTMESSAGERECORDSREQUEST']._serialized_end=756
-  _globals['_LISTMESSAGERECORDSRESPONSE']._serialized_start=758
-  _globals['_LISTMESSAGERECORDSRESPONSE']._serialized_end=869
-  _globals['_HISTORYSERVICE']._serialized_start=872
-  _globals['_HISTORYSERVICE']._serialized_end=1097
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['include_descendants']._loaded_options = None
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['include_descendants']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['sender']._loaded_options = None
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['sender']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['recipient_domain']._loaded_options = None
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['recipient_domain']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['state']._loaded_options = None
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['state']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['stream']._loaded_options = None
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['stream']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['start_time']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['end_time']._loaded_options = None
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['end_time']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['message_id']._loaded_options = None
+  _globals['_LISTMESSAGERECORDSREQUEST'].fields_by_name['message_id']._serialized_options = b'\342A\001\001'
+  _globals['_GETMESSAGETIMELINEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETMESSAGETIMELINEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_MESSAGERECORD']._serialized_start=189
+  _globals['_MESSAGERECORD']._serialized_end=687
+  _globals['_MESSAGERECORD_STATE']._serialized_start=599
+  _globals['_MESSAGERECORD_STATE']._serialized_end=687
+  _globals['_MESSAGETIMELINE']._serialized_start=690
+  _globals['_MESSAGETIMELINE']._serialized_end=929
+  _globals['_TIMELINEENTRY']._serialized_start=931
+  _globals['_TIMELINEENTRY']._serialized_end=1037
+  _globals['_GETMESSAGERECORDREQUEST']._serialized_start=1039
+  _globals['_GETMESSAGERECORDREQUEST']._serialized_end=1084
+  _globals['_LISTMESSAGERECORDSREQUEST']._serialized_start=1087
+  _globals['_LISTMESSAGERECORDSREQUEST']._serialized_end=1515
+  _globals['_LISTMESSAGERECORDSRESPONSE']._serialized_start=1517
+  _globals['_LISTMESSAGERECORDSRESPONSE']._serialized_end=1628
+  _globals['_GETMESSAGETIMELINEREQUEST']._serialized_start=1630
+  _globals['_GETMESSAGETIMELINEREQUEST']._serialized_end=1677
+  _globals['_HISTORYSERVICE']._serialized_start=1680
+  _globals['_HISTORYSERVICE']._serialized_end=2007
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from barua.journal.v1 import event_pb2 as _event_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -65,8 +66,12 @@ class MessageRecord(_message.Message):
     RECEIVE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    EGRESS_SOURCE_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`tenants/{tenant}/messages/{id}`, where {id} is the recipient's decimal id."""
+    """`tenants/{tenant}/messages/{id}`, where {id} is the recipient's decimal id; requests may name it by any spelling."""
     message_id: _builtins.int
     """Id shared by the recipients of one message: that of the first."""
     sender: _builtins.str
@@ -81,6 +86,14 @@ class MessageRecord(_message.Message):
     """Where it stands."""
     last_reply: _builtins.str
     """The last reply, such as "250 2.0.0 Ok"."""
+    source: _builtins.str
+    """How it came: "smtp", "grpc" or "bounce"."""
+    stream: _builtins.str
+    """Stream that it belongs to, such as "news"; may be empty."""
+    egress_source: _builtins.str
+    """Egress source that the last attempt left from; empty: none yet."""
+    provider: _builtins.str
+    """SMTP provider that the last attempt was given to; empty: delivered directly."""
     @_builtins.property
     def receive_time(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted."""
@@ -107,14 +120,94 @@ class MessageRecord(_message.Message):
         receive_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        source: _builtins.str = ...,
+        stream: _builtins.str = ...,
+        egress_source: _builtins.str = ...,
+        provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receive_time", b"receive_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "last_reply", b"last_reply", "message_id", b"message_id", "name", b"name", "receive_time", b"receive_time", "recipient", b"recipient", "sender", b"sender", "size_bytes", b"size_bytes", "state", b"state", "subject", b"subject", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["egress_source", b"egress_source", "events", b"events", "last_reply", b"last_reply", "message_id", b"message_id", "name", b"name", "provider", b"provider", "receive_time", b"receive_time", "recipient", b"recipient", "sender", b"sender", "size_bytes", b"size_bytes", "source", b"source", "state", b"state", "stream", b"stream", "subject", b"subject", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MessageRecord: _TypeAlias = MessageRecord  # noqa: Y015
+
+@_typing.final
+class MessageTimeline(_message.Message):
+    """What happened to one recipient, in order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    attempt_count: _builtins.int
+    """Attempts to deliver that ended."""
+    @_builtins.property
+    def record(self) -> Global___MessageRecord:
+        """The record, without events."""
+
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimelineEntry]:
+        """What happened, oldest first."""
+
+    @_builtins.property
+    def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next attempt is due; only while it is queued after a failed one."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """From acceptance to the final outcome; until now if there is none."""
+
+    def __init__(
+        self,
+        *,
+        record: Global___MessageRecord | None = ...,
+        entries: _abc.Iterable[Global___TimelineEntry] | None = ...,
+        attempt_count: _builtins.int = ...,
+        next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "next_attempt_time", b"next_attempt_time", "record", b"record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "duration", b"duration", "entries", b"entries", "next_attempt_time", b"next_attempt_time", "record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageTimeline: _TypeAlias = MessageTimeline  # noqa: Y015
+
+@_typing.final
+class TimelineEntry(_message.Message):
+    """One thing that happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    SINCE_RECEIVED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event(self) -> _event_pb2.Event:
+        """What happened, with the reply as the remote server gave it."""
+
+    @_builtins.property
+    def since_received(self) -> _duration_pb2.Duration:
+        """From acceptance until then."""
+
+    def __init__(
+        self,
+        *,
+        event: _event_pb2.Event | None = ...,
+        since_received: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "since_received", b"since_received"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "since_received", b"since_received"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimelineEntry: _TypeAlias = TimelineEntry  # noqa: Y015
 
 @_typing.final
 class GetMessageRecordRequest(_message.Message):
@@ -148,6 +241,14 @@ class ListMessageRecordsRequest(_message.Message):
     RECIPIENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_DESCENDANTS_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    RECIPIENT_DOMAIN_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`tenants/{tenant}`."""
     recipient: _builtins.str
@@ -156,6 +257,26 @@ class ListMessageRecordsRequest(_message.Message):
     """Default 50, maximum 1000; larger is lowered, negative is an error."""
     page_token: _builtins.str
     """From the answer before."""
+    include_descendants: _builtins.bool
+    """Those of the tenants below, too."""
+    sender: _builtins.str
+    """Only records of this envelope sender, compared without case."""
+    recipient_domain: _builtins.str
+    """Only records whose recipient is in this domain."""
+    state: Global___MessageRecord.State.ValueType
+    """Only records in this state."""
+    stream: _builtins.str
+    """Only records of this stream."""
+    message_id: _builtins.str
+    """Only recipients of this message, or the one recipient that has this id; in any spelling."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only records accepted at or after this time."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only records accepted before this time."""
+
     def __init__(
         self,
         *,
@@ -163,10 +284,18 @@ class ListMessageRecordsRequest(_message.Message):
         recipient: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        include_descendants: _builtins.bool = ...,
+        sender: _builtins.str = ...,
+        recipient_domain: _builtins.str = ...,
+        state: Global___MessageRecord.State.ValueType = ...,
+        stream: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        message_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "recipient", b"recipient"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "include_descendants", b"include_descendants", "message_id", b"message_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "recipient", b"recipient", "recipient_domain", b"recipient_domain", "sender", b"sender", "start_time", b"start_time", "state", b"state", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -199,3 +328,25 @@ class ListMessageRecordsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListMessageRecordsResponse: _TypeAlias = ListMessageRecordsResponse  # noqa: Y015
+
+@_typing.final
+class GetMessageTimelineRequest(_message.Message):
+    """Request of GetMessageTimeline."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`tenants/{tenant}/messages/{id}`, {id} in any spelling."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMessageTimelineRequest: _TypeAlias = GetMessageTimelineRequest  # noqa: Y015

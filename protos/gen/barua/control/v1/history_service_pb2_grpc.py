@@ -26,7 +26,11 @@ if _version_not_supported:
 
 
 class HistoryServiceStub:
-    """What happened to messages, one record per recipient, as far as nodes have told.
+    """What happened to messages, one record per recipient, as far as nodes have told. Records are kept for the days that
+    the option control.history_days says.
+
+    A message is found by its id in any spelling: the number, msg_ and the number, the Message-ID field, the UUID, or the
+    base-36 form, as the interfaces of the bridge give them out.
     """
 
     def __init__(self, channel):
@@ -45,10 +49,19 @@ class HistoryServiceStub:
                 request_serializer=barua_dot_control_dot_v1_dot_history__service__pb2.ListMessageRecordsRequest.SerializeToString,
                 response_deserializer=barua_dot_control_dot_v1_dot_history__service__pb2.ListMessageRecordsResponse.FromString,
                 _registered_method=True)
+        self.GetMessageTimeline = channel.unary_unary(
+                '/barua.control.v1.HistoryService/GetMessageTimeline',
+                request_serializer=barua_dot_control_dot_v1_dot_history__service__pb2.GetMessageTimelineRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_history__service__pb2.MessageTimeline.FromString,
+                _registered_method=True)
 
 
 class HistoryServiceServicer:
-    """What happened to messages, one record per recipient, as far as nodes have told.
+    """What happened to messages, one record per recipient, as far as nodes have told. Records are kept for the days that
+    the option control.history_days says.
+
+    A message is found by its id in any spelling: the number, msg_ and the number, the Message-ID field, the UUID, or the
+    base-36 form, as the interfaces of the bridge give them out.
     """
 
     def GetMessageRecord(self, request, context):
@@ -59,7 +72,17 @@ class HistoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListMessageRecords(self, request, context):
-        """Lists records without their events, newest first. Read-only.
+        """Searches records and lists them without their events, newest first. Read-only. A page may be shorter than asked for,
+        or even empty, and have a next page: a search that looks at much stops after two seconds and goes on there.
+        INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMessageTimeline(self, request, context):
+        """Returns one record with everything that happened to it and when, in the words of the remote servers. Read-only.
+        NOT_FOUND: not there for the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +101,11 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     request_deserializer=barua_dot_control_dot_v1_dot_history__service__pb2.ListMessageRecordsRequest.FromString,
                     response_serializer=barua_dot_control_dot_v1_dot_history__service__pb2.ListMessageRecordsResponse.SerializeToString,
             ),
+            'GetMessageTimeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMessageTimeline,
+                    request_deserializer=barua_dot_control_dot_v1_dot_history__service__pb2.GetMessageTimelineRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_history__service__pb2.MessageTimeline.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'barua.control.v1.HistoryService', rpc_method_handlers)
@@ -87,7 +115,11 @@ def add_HistoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class HistoryService:
-    """What happened to messages, one record per recipient, as far as nodes have told.
+    """What happened to messages, one record per recipient, as far as nodes have told. Records are kept for the days that
+    the option control.history_days says.
+
+    A message is found by its id in any spelling: the number, msg_ and the number, the Message-ID field, the UUID, or the
+    base-36 form, as the interfaces of the bridge give them out.
     """
 
     @staticmethod
@@ -134,6 +166,33 @@ class HistoryService:
             '/barua.control.v1.HistoryService/ListMessageRecords',
             barua_dot_control_dot_v1_dot_history__service__pb2.ListMessageRecordsRequest.SerializeToString,
             barua_dot_control_dot_v1_dot_history__service__pb2.ListMessageRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMessageTimeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.HistoryService/GetMessageTimeline',
+            barua_dot_control_dot_v1_dot_history__service__pb2.GetMessageTimelineRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_history__service__pb2.MessageTimeline.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class HistoryServiceStub:
-    """What happened to messages, one record per recipient, as far as nodes have told."""
+    """What happened to messages, one record per recipient, as far as nodes have told. Records are kept for the days that
+    the option control.history_days says.
+
+    A message is found by its id in any spelling: the number, msg_ and the number, the Message-ID field, the UUID, or the
+    base-36 form, as the interfaces of the bridge give them out.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,20 +41,44 @@ class HistoryServiceStub:
     GetMessageRecord: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetMessageRecordRequest, _history_service_pb2.MessageRecord]
     """Returns one record with its events, oldest first. Read-only. NOT_FOUND: not there for the caller."""
     ListMessageRecords: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListMessageRecordsRequest, _history_service_pb2.ListMessageRecordsResponse]
-    """Lists records without their events, newest first. Read-only."""
+    """Searches records and lists them without their events, newest first. Read-only. A page may be shorter than asked for,
+    or even empty, and have a next page: a search that looks at much stops after two seconds and goes on there.
+    INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for the caller.
+    """
+    GetMessageTimeline: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetMessageTimelineRequest, _history_service_pb2.MessageTimeline]
+    """Returns one record with everything that happened to it and when, in the words of the remote servers. Read-only.
+    NOT_FOUND: not there for the caller.
+    """
 
 @_typing.type_check_only
 class HistoryServiceAsyncStub(HistoryServiceStub):
-    """What happened to messages, one record per recipient, as far as nodes have told."""
+    """What happened to messages, one record per recipient, as far as nodes have told. Records are kept for the days that
+    the option control.history_days says.
+
+    A message is found by its id in any spelling: the number, msg_ and the number, the Message-ID field, the UUID, or the
+    base-36 form, as the interfaces of the bridge give them out.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetMessageRecord: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetMessageRecordRequest, _history_service_pb2.MessageRecord]  # type: ignore[assignment]
     """Returns one record with its events, oldest first. Read-only. NOT_FOUND: not there for the caller."""
     ListMessageRecords: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListMessageRecordsRequest, _history_service_pb2.ListMessageRecordsResponse]  # type: ignore[assignment]
-    """Lists records without their events, newest first. Read-only."""
+    """Searches records and lists them without their events, newest first. Read-only. A page may be shorter than asked for,
+    or even empty, and have a next page: a search that looks at much stops after two seconds and goes on there.
+    INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for the caller.
+    """
+    GetMessageTimeline: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetMessageTimelineRequest, _history_service_pb2.MessageTimeline]  # type: ignore[assignment]
+    """Returns one record with everything that happened to it and when, in the words of the remote servers. Read-only.
+    NOT_FOUND: not there for the caller.
+    """
 
 class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What happened to messages, one record per recipient, as far as nodes have told."""
+    """What happened to messages, one record per recipient, as far as nodes have told. Records are kept for the days that
+    the option control.history_days says.
+
+    A message is found by its id in any spelling: the number, msg_ and the number, the Message-ID field, the UUID, or the
+    base-36 form, as the interfaces of the bridge give them out.
+    """
 
     @_abc_1.abstractmethod
     def GetMessageRecord(
@@ -65,6 +94,19 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.ListMessageRecordsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.ListMessageRecordsResponse, _abc.Awaitable[_history_service_pb2.ListMessageRecordsResponse]]:
-        """Lists records without their events, newest first. Read-only."""
+        """Searches records and lists them without their events, newest first. Read-only. A page may be shorter than asked for,
+        or even empty, and have a next page: a search that looks at much stops after two seconds and goes on there.
+        INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for the caller.
+        """
+
+    @_abc_1.abstractmethod
+    def GetMessageTimeline(
+        self,
+        request: _history_service_pb2.GetMessageTimelineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_service_pb2.MessageTimeline, _abc.Awaitable[_history_service_pb2.MessageTimeline]]:
+        """Returns one record with everything that happened to it and when, in the words of the remote servers. Read-only.
+        NOT_FOUND: not there for the caller.
+        """
 
 def add_HistoryServiceServicer_to_server(servicer: HistoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -62,7 +62,7 @@ class LeaseServiceServicer:
     def OpenHolder(self, request, context):
         """Tells control which leases a holder has after a start, and fences its earlier runs: from now on only this epoch may
         acquire. Leases that the holder does not know were never spent and are returned to the tenants.
-        FAILED_PRECONDITION: a later epoch was seen.
+        FAILED_PRECONDITION: a later epoch was seen, or the holder was written off.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,7 +71,10 @@ class LeaseServiceServicer:
     def AcquireLease(self, request, context):
         """Reserves credits of a tenant for a holder: as many as wanted, fewer if there are fewer.
         When nothing is available, unspent leases of other holders are called back first. Idempotent with request_id.
-        FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the tenant has none anywhere. FAILED_PRECONDITION: stale epoch.
+        Near a limit on recipients or spending leases are small. FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the tenant has
+        none anywhere. FAILED_PRECONDITION: stale epoch, or the holder was written off. RESOURCE_EXHAUSTED (RATE_LIMITED): a
+        limit of the tenant or of one above it is reached; metadata `cap` names it, `until` says when its window ends, and
+        RetryInfo how long that is.
         UNAVAILABLE (CREDITS_UNAVAILABLE): they are leased to others and did not come back, or a transfer waits for them;
         try again.
         """

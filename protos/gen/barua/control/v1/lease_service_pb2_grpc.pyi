@@ -41,12 +41,15 @@ class LeaseServiceStub:
     OpenHolder: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.OpenHolderRequest, _lease_service_pb2.OpenHolderResponse]
     """Tells control which leases a holder has after a start, and fences its earlier runs: from now on only this epoch may
     acquire. Leases that the holder does not know were never spent and are returned to the tenants.
-    FAILED_PRECONDITION: a later epoch was seen.
+    FAILED_PRECONDITION: a later epoch was seen, or the holder was written off.
     """
     AcquireLease: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.AcquireLeaseRequest, _lease_service_pb2.Lease]
     """Reserves credits of a tenant for a holder: as many as wanted, fewer if there are fewer.
     When nothing is available, unspent leases of other holders are called back first. Idempotent with request_id.
-    FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the tenant has none anywhere. FAILED_PRECONDITION: stale epoch.
+    Near a limit on recipients or spending leases are small. FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the tenant has
+    none anywhere. FAILED_PRECONDITION: stale epoch, or the holder was written off. RESOURCE_EXHAUSTED (RATE_LIMITED): a
+    limit of the tenant or of one above it is reached; metadata `cap` names it, `until` says when its window ends, and
+    RetryInfo how long that is.
     UNAVAILABLE (CREDITS_UNAVAILABLE): they are leased to others and did not come back, or a transfer waits for them;
     try again.
     """
@@ -64,12 +67,15 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     OpenHolder: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.OpenHolderRequest, _lease_service_pb2.OpenHolderResponse]  # type: ignore[assignment]
     """Tells control which leases a holder has after a start, and fences its earlier runs: from now on only this epoch may
     acquire. Leases that the holder does not know were never spent and are returned to the tenants.
-    FAILED_PRECONDITION: a later epoch was seen.
+    FAILED_PRECONDITION: a later epoch was seen, or the holder was written off.
     """
     AcquireLease: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.AcquireLeaseRequest, _lease_service_pb2.Lease]  # type: ignore[assignment]
     """Reserves credits of a tenant for a holder: as many as wanted, fewer if there are fewer.
     When nothing is available, unspent leases of other holders are called back first. Idempotent with request_id.
-    FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the tenant has none anywhere. FAILED_PRECONDITION: stale epoch.
+    Near a limit on recipients or spending leases are small. FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the tenant has
+    none anywhere. FAILED_PRECONDITION: stale epoch, or the holder was written off. RESOURCE_EXHAUSTED (RATE_LIMITED): a
+    limit of the tenant or of one above it is reached; metadata `cap` names it, `until` says when its window ends, and
+    RetryInfo how long that is.
     UNAVAILABLE (CREDITS_UNAVAILABLE): they are leased to others and did not come back, or a transfer waits for them;
     try again.
     """
@@ -90,7 +96,7 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_lease_service_pb2.OpenHolderResponse, _abc.Awaitable[_lease_service_pb2.OpenHolderResponse]]:
         """Tells control which leases a holder has after a start, and fences its earlier runs: from now on only this epoch may
         acquire. Leases that the holder does not know were never spent and are returned to the tenants.
-        FAILED_PRECONDITION: a later epoch was seen.
+        FAILED_PRECONDITION: a later epoch was seen, or the holder was written off.
         """
 
     @_abc_1.abstractmethod
@@ -101,7 +107,10 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_lease_service_pb2.Lease, _abc.Awaitable[_lease_service_pb2.Lease]]:
         """Reserves credits of a tenant for a holder: as many as wanted, fewer if there are fewer.
         When nothing is available, unspent leases of other holders are called back first. Idempotent with request_id.
-        FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the tenant has none anywhere. FAILED_PRECONDITION: stale epoch.
+        Near a limit on recipients or spending leases are small. FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the tenant has
+        none anywhere. FAILED_PRECONDITION: stale epoch, or the holder was written off. RESOURCE_EXHAUSTED (RATE_LIMITED): a
+        limit of the tenant or of one above it is reached; metadata `cap` names it, `until` says when its window ends, and
+        RetryInfo how long that is.
         UNAVAILABLE (CREDITS_UNAVAILABLE): they are leased to others and did not come back, or a transfer waits for them;
         try again.
         """

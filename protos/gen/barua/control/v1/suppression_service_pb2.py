@@ -22,24 +22,20 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from barua.control.v1 import suppression_pb2 as barua_dot_control_dot_v1_dot_suppression__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*barua/control/v1/suppression_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x02\n\x0bSuppression\x12\x0c\n\x04name\x18\x01 \x01(\t\x12:\n\x06reason\x18\x02 \x01(\x0e\x32$.barua.control.v1.Suppression.ReasonB\x04\xe2\x41\x01\x01\x12\x12\n\x04note\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"y\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_MANUAL\x10\x01\x12\x16\n\x12REASON_UNSUBSCRIBE\x10\x02\x12\x16\n\x12REASON_HARD_BOUNCE\x10\x03\x12\x14\n\x10REASON_COMPLAINT\x10\x04\"\xb8\x01\n\x18\x43reateSuppressionRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x61\x64\x64ress\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\x0bsuppression\x18\x03 \x01(\x0b\x32\x1d.barua.control.v1.SuppressionB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"b\n\x17ListSuppressionsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"h\n\x18ListSuppressionsResponse\x12\x33\n\x0csuppressions\x18\x01 \x03(\x0b\x32\x1d.barua.control.v1.Suppression\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x18\x44\x65leteSuppressionRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x32\xb8\x02\n\x12SuppressionService\x12^\n\x11\x43reateSuppression\x12*.barua.control.v1.CreateSuppressionRequest\x1a\x1d.barua.control.v1.Suppression\x12i\n\x10ListSuppressions\x12).barua.control.v1.ListSuppressionsRequest\x1a*.barua.control.v1.ListSuppressionsResponse\x12W\n\x11\x44\x65leteSuppression\x12*.barua.control.v1.DeleteSuppressionRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*barua/control/v1/suppression_service.proto\x12\x10\x62\x61rua.control.v1\x1a\"barua/control/v1/suppression.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x01\n\x18\x43reateSuppressionRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x61\x64\x64ress\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\x0bsuppression\x18\x03 \x01(\x0b\x32\x1d.barua.control.v1.SuppressionB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"+\n\x15GetSuppressionRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x94\x02\n\x11SuppressionFilter\x12;\n\x07reasons\x18\x01 \x03(\x0e\x32$.barua.control.v1.Suppression.ReasonB\x04\xe2\x41\x01\x01\x12\x19\n\x06stream\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x1c\n\x0e\x61\x64\x64ress_prefix\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x64omain\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x42\t\n\x07_stream\"\xb5\x01\n\x17ListSuppressionsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x39\n\x06\x66ilter\x18\x04 \x01(\x0b\x32#.barua.control.v1.SuppressionFilterB\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\"h\n\x18ListSuppressionsResponse\x12\x33\n\x0csuppressions\x18\x01 \x03(\x0b\x32\x1d.barua.control.v1.Suppression\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc2\x01\n\x18UpdateSuppressionRequest\x12\x38\n\x0bsuppression\x18\x01 \x01(\x0b\x32\x1d.barua.control.v1.SuppressionB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"y\n\x18\x44\x65leteSuppressionRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x12\n\x04\x65tag\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"\xa8\x01\n\x1e\x42\x61tchCreateSuppressionsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x39\n\x0csuppressions\x18\x02 \x03(\x0b\x32\x1d.barua.control.v1.SuppressionB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"V\n\x1f\x42\x61tchCreateSuppressionsResponse\x12\x33\n\x0csuppressions\x18\x01 \x03(\x0b\x32\x1d.barua.control.v1.Suppression\"\xa6\x01\n\x19ImportSuppressionsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rkeep_existing\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x39\n\x0csuppressions\x18\x04 \x03(\x0b\x32\x1d.barua.control.v1.SuppressionB\x04\xe2\x41\x01\x01\"\xbb\x01\n\x1aImportSuppressionsResponse\x12\x12\n\nline_count\x18\x01 \x01(\x03\x12\x15\n\rcreated_count\x18\x02 \x01(\x03\x12\x15\n\rupdated_count\x18\x03 \x01(\x03\x12\x17\n\x0funchanged_count\x18\x04 \x01(\x03\x12\x13\n\x0b\x65rror_count\x18\x05 \x01(\x03\x12-\n\x06\x65rrors\x18\x06 \x03(\x0b\x32\x1d.barua.control.v1.ImportError\"=\n\x0bImportError\x12\x0c\n\x04line\x18\x01 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x86\x01\n\x19\x45xportSuppressionsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x39\n\x06\x66ilter\x18\x02 \x01(\x0b\x32#.barua.control.v1.SuppressionFilterB\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"j\n\x1a\x45xportSuppressionsResponse\x12\x33\n\x0csuppressions\x18\x01 \x03(\x0b\x32\x1d.barua.control.v1.Suppression\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"_\n\x18\x43heckSuppressionsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\taddresses\x18\x02 \x03(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06stream\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"P\n\x19\x43heckSuppressionsResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".barua.control.v1.SuppressionCheck\"\x9f\x01\n\x10SuppressionCheck\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x19\n\x11\x63\x61nonical_address\x18\x02 \x01(\t\x12\x12\n\nsuppressed\x18\x03 \x01(\x08\x12\x33\n\x07matches\x18\x04 \x03(\x0b\x32\".barua.control.v1.SuppressionMatch\x12\x16\n\x0einvalid_reason\x18\x05 \x01(\t\"\xbf\x01\n\x10SuppressionMatch\x12\x31\n\x05scope\x18\x01 \x01(\x0e\x32\".barua.control.v1.SuppressionScope\x12\x34\n\x06reason\x18\x02 \x01(\x0e\x32$.barua.control.v1.Suppression.Reason\x12\x0e\n\x06stream\x18\x03 \x01(\t\x12\x32\n\x0bsuppression\x18\x04 \x01(\x0b\x32\x1d.barua.control.v1.Suppression\"1\n\x1bGetSuppressionPolicyRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x92\x01\n\x1cGetSuppressionPolicyResponse\x12\x33\n\x06policy\x18\x01 \x01(\x0b\x32#.barua.control.v1.SuppressionPolicy\x12=\n\x10\x65\x66\x66\x65\x63tive_policy\x18\x02 \x01(\x0b\x32#.barua.control.v1.SuppressionPolicy\"\xc9\x01\n\x1eUpdateSuppressionPolicyRequest\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32#.barua.control.v1.SuppressionPolicyB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x32\xaf\t\n\x12SuppressionService\x12^\n\x11\x43reateSuppression\x12*.barua.control.v1.CreateSuppressionRequest\x1a\x1d.barua.control.v1.Suppression\x12X\n\x0eGetSuppression\x12\'.barua.control.v1.GetSuppressionRequest\x1a\x1d.barua.control.v1.Suppression\x12i\n\x10ListSuppressions\x12).barua.control.v1.ListSuppressionsRequest\x1a*.barua.control.v1.ListSuppressionsResponse\x12^\n\x11UpdateSuppression\x12*.barua.control.v1.UpdateSuppressionRequest\x1a\x1d.barua.control.v1.Suppression\x12W\n\x11\x44\x65leteSuppression\x12*.barua.control.v1.DeleteSuppressionRequest\x1a\x16.google.protobuf.Empty\x12~\n\x17\x42\x61tchCreateSuppressions\x12\x30.barua.control.v1.BatchCreateSuppressionsRequest\x1a\x31.barua.control.v1.BatchCreateSuppressionsResponse\x12q\n\x12ImportSuppressions\x12+.barua.control.v1.ImportSuppressionsRequest\x1a,.barua.control.v1.ImportSuppressionsResponse(\x01\x12q\n\x12\x45xportSuppressions\x12+.barua.control.v1.ExportSuppressionsRequest\x1a,.barua.control.v1.ExportSuppressionsResponse0\x01\x12l\n\x11\x43heckSuppressions\x12*.barua.control.v1.CheckSuppressionsRequest\x1a+.barua.control.v1.CheckSuppressionsResponse\x12u\n\x14GetSuppressionPolicy\x12-.barua.control.v1.GetSuppressionPolicyRequest\x1a..barua.control.v1.GetSuppressionPolicyResponse\x12p\n\x17UpdateSuppressionPolicy\x12\x30.barua.control.v1.UpdateSuppressionPolicyRequest\x1a#.barua.control.v1.SuppressionPolicyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'barua.control.v1.suppression_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUPPRESSION'].fields_by_name['reason']._loaded_options = None
-  _globals['_SUPPRESSION'].fields_by_name['reason']._serialized_options = b'\342A\001\001'
-  _globals['_SUPPRESSION'].fields_by_name['note']._loaded_options = None
-  _globals['_SUPPRESSION'].fields_by_name['note']._serialized_options = b'\342A\001\001'
-  _globals['_SUPPRESSION'].fields_by_name['create_time']._loaded_options = None
-  _globals['_SUPPRESSION'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_CREATESUPPRESSIONREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATESUPPRESSIONREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
   _globals['_CREATESUPPRESSIONREQUEST'].fields_by_name['address']._loaded_options = None
@@ -50,28 +46,126 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATESUPPRESSIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
   _globals['_CREATESUPPRESSIONREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_CREATESUPPRESSIONREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_GETSUPPRESSIONREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETSUPPRESSIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_SUPPRESSIONFILTER'].fields_by_name['reasons']._loaded_options = None
+  _globals['_SUPPRESSIONFILTER'].fields_by_name['reasons']._serialized_options = b'\342A\001\001'
+  _globals['_SUPPRESSIONFILTER'].fields_by_name['stream']._loaded_options = None
+  _globals['_SUPPRESSIONFILTER'].fields_by_name['stream']._serialized_options = b'\342A\001\001'
+  _globals['_SUPPRESSIONFILTER'].fields_by_name['address_prefix']._loaded_options = None
+  _globals['_SUPPRESSIONFILTER'].fields_by_name['address_prefix']._serialized_options = b'\342A\001\001'
+  _globals['_SUPPRESSIONFILTER'].fields_by_name['domain']._loaded_options = None
+  _globals['_SUPPRESSIONFILTER'].fields_by_name['domain']._serialized_options = b'\342A\001\001'
+  _globals['_SUPPRESSIONFILTER'].fields_by_name['start_time']._loaded_options = None
+  _globals['_SUPPRESSIONFILTER'].fields_by_name['start_time']._serialized_options = b'\342A\001\001'
+  _globals['_SUPPRESSIONFILTER'].fields_by_name['end_time']._loaded_options = None
+  _globals['_SUPPRESSIONFILTER'].fields_by_name['end_time']._serialized_options = b'\342A\001\001'
   _globals['_LISTSUPPRESSIONSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTSUPPRESSIONSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
   _globals['_LISTSUPPRESSIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTSUPPRESSIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTSUPPRESSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTSUPPRESSIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTSUPPRESSIONSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_LISTSUPPRESSIONSREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001'
+  _globals['_LISTSUPPRESSIONSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTSUPPRESSIONSREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATESUPPRESSIONREQUEST'].fields_by_name['suppression']._loaded_options = None
+  _globals['_UPDATESUPPRESSIONREQUEST'].fields_by_name['suppression']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATESUPPRESSIONREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATESUPPRESSIONREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATESUPPRESSIONREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATESUPPRESSIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATESUPPRESSIONREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_UPDATESUPPRESSIONREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
   _globals['_DELETESUPPRESSIONREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETESUPPRESSIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_DELETESUPPRESSIONREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETESUPPRESSIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
-  _globals['_SUPPRESSION']._serialized_start=160
-  _globals['_SUPPRESSION']._serialized_end=445
-  _globals['_SUPPRESSION_REASON']._serialized_start=324
-  _globals['_SUPPRESSION_REASON']._serialized_end=445
-  _globals['_CREATESUPPRESSIONREQUEST']._serialized_start=448
-  _globals['_CREATESUPPRESSIONREQUEST']._serialized_end=632
-  _globals['_LISTSUPPRESSIONSREQUEST']._serialized_start=634
-  _globals['_LISTSUPPRESSIONSREQUEST']._serialized_end=732
-  _globals['_LISTSUPPRESSIONSRESPONSE']._serialized_start=734
-  _globals['_LISTSUPPRESSIONSRESPONSE']._serialized_end=838
-  _globals['_DELETESUPPRESSIONREQUEST']._serialized_start=840
-  _globals['_DELETESUPPRESSIONREQUEST']._serialized_end=912
-  _globals['_SUPPRESSIONSERVICE']._serialized_start=915
-  _globals['_SUPPRESSIONSERVICE']._serialized_end=1227
+  _globals['_DELETESUPPRESSIONREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_DELETESUPPRESSIONREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_DELETESUPPRESSIONREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_DELETESUPPRESSIONREQUEST'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
+  _globals['_BATCHCREATESUPPRESSIONSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_BATCHCREATESUPPRESSIONSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
+  _globals['_BATCHCREATESUPPRESSIONSREQUEST'].fields_by_name['suppressions']._loaded_options = None
+  _globals['_BATCHCREATESUPPRESSIONSREQUEST'].fields_by_name['suppressions']._serialized_options = b'\342A\001\002'
+  _globals['_BATCHCREATESUPPRESSIONSREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_BATCHCREATESUPPRESSIONSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_BATCHCREATESUPPRESSIONSREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_BATCHCREATESUPPRESSIONSREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_IMPORTSUPPRESSIONSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_IMPORTSUPPRESSIONSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\001'
+  _globals['_IMPORTSUPPRESSIONSREQUEST'].fields_by_name['keep_existing']._loaded_options = None
+  _globals['_IMPORTSUPPRESSIONSREQUEST'].fields_by_name['keep_existing']._serialized_options = b'\342A\001\001'
+  _globals['_IMPORTSUPPRESSIONSREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_IMPORTSUPPRESSIONSREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_IMPORTSUPPRESSIONSREQUEST'].fields_by_name['suppressions']._loaded_options = None
+  _globals['_IMPORTSUPPRESSIONSREQUEST'].fields_by_name['suppressions']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTSUPPRESSIONSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_EXPORTSUPPRESSIONSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
+  _globals['_EXPORTSUPPRESSIONSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_EXPORTSUPPRESSIONSREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTSUPPRESSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_EXPORTSUPPRESSIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_CHECKSUPPRESSIONSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_CHECKSUPPRESSIONSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
+  _globals['_CHECKSUPPRESSIONSREQUEST'].fields_by_name['addresses']._loaded_options = None
+  _globals['_CHECKSUPPRESSIONSREQUEST'].fields_by_name['addresses']._serialized_options = b'\342A\001\002'
+  _globals['_CHECKSUPPRESSIONSREQUEST'].fields_by_name['stream']._loaded_options = None
+  _globals['_CHECKSUPPRESSIONSREQUEST'].fields_by_name['stream']._serialized_options = b'\342A\001\001'
+  _globals['_GETSUPPRESSIONPOLICYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETSUPPRESSIONPOLICYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATESUPPRESSIONPOLICYREQUEST'].fields_by_name['policy']._loaded_options = None
+  _globals['_UPDATESUPPRESSIONPOLICYREQUEST'].fields_by_name['policy']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATESUPPRESSIONPOLICYREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATESUPPRESSIONPOLICYREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATESUPPRESSIONPOLICYREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATESUPPRESSIONPOLICYREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATESUPPRESSIONPOLICYREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_UPDATESUPPRESSIONPOLICYREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_CREATESUPPRESSIONREQUEST']._serialized_start=230
+  _globals['_CREATESUPPRESSIONREQUEST']._serialized_end=414
+  _globals['_GETSUPPRESSIONREQUEST']._serialized_start=416
+  _globals['_GETSUPPRESSIONREQUEST']._serialized_end=459
+  _globals['_SUPPRESSIONFILTER']._serialized_start=462
+  _globals['_SUPPRESSIONFILTER']._serialized_end=738
+  _globals['_LISTSUPPRESSIONSREQUEST']._serialized_start=741
+  _globals['_LISTSUPPRESSIONSREQUEST']._serialized_end=922
+  _globals['_LISTSUPPRESSIONSRESPONSE']._serialized_start=924
+  _globals['_LISTSUPPRESSIONSRESPONSE']._serialized_end=1028
+  _globals['_UPDATESUPPRESSIONREQUEST']._serialized_start=1031
+  _globals['_UPDATESUPPRESSIONREQUEST']._serialized_end=1225
+  _globals['_DELETESUPPRESSIONREQUEST']._serialized_start=1227
+  _globals['_DELETESUPPRESSIONREQUEST']._serialized_end=1348
+  _globals['_BATCHCREATESUPPRESSIONSREQUEST']._serialized_start=1351
+  _globals['_BATCHCREATESUPPRESSIONSREQUEST']._serialized_end=1519
+  _globals['_BATCHCREATESUPPRESSIONSRESPONSE']._serialized_start=1521
+  _globals['_BATCHCREATESUPPRESSIONSRESPONSE']._serialized_end=1607
+  _globals['_IMPORTSUPPRESSIONSREQUEST']._serialized_start=1610
+  _globals['_IMPORTSUPPRESSIONSREQUEST']._serialized_end=1776
+  _globals['_IMPORTSUPPRESSIONSRESPONSE']._serialized_start=1779
+  _globals['_IMPORTSUPPRESSIONSRESPONSE']._serialized_end=1966
+  _globals['_IMPORTERROR']._serialized_start=1968
+  _globals['_IMPORTERROR']._serialized_end=2029
+  _globals['_EXPORTSUPPRESSIONSREQUEST']._serialized_start=2032
+  _globals['_EXPORTSUPPRESSIONSREQUEST']._serialized_end=2166
+  _globals['_EXPORTSUPPRESSIONSRESPONSE']._serialized_start=2168
+  _globals['_EXPORTSUPPRESSIONSRESPONSE']._serialized_end=2274
+  _globals['_CHECKSUPPRESSIONSREQUEST']._serialized_start=2276
+  _globals['_CHECKSUPPRESSIONSREQUEST']._serialized_end=2371
+  _globals['_CHECKSUPPRESSIONSRESPONSE']._serialized_start=2373
+  _globals['_CHECKSUPPRESSIONSRESPONSE']._serialized_end=2453
+  _globals['_SUPPRESSIONCHECK']._serialized_start=2456
+  _globals['_SUPPRESSIONCHECK']._serialized_end=2615
+  _globals['_SUPPRESSIONMATCH']._serialized_start=2618
+  _globals['_SUPPRESSIONMATCH']._serialized_end=2809
+  _globals['_GETSUPPRESSIONPOLICYREQUEST']._serialized_start=2811
+  _globals['_GETSUPPRESSIONPOLICYREQUEST']._serialized_end=2860
+  _globals['_GETSUPPRESSIONPOLICYRESPONSE']._serialized_start=2863
+  _globals['_GETSUPPRESSIONPOLICYRESPONSE']._serialized_end=3009
+  _globals['_UPDATESUPPRESSIONPOLICYREQUEST']._serialized_start=3012
+  _globals['_UPDATESUPPRESSIONPOLICYREQUEST']._serialized_end=3213
+  _globals['_SUPPRESSIONSERVICE']._serialized_start=3216
+  _globals['_SUPPRESSIONSERVICE']._serialized_end=4415
 # @@protoc_insertion_point(module_scope)

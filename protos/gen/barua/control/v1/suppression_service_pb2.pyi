@@ -3,12 +3,13 @@
 isort:skip_file
 """
 
+from barua.control.v1 import suppression_pb2 as _suppression_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,73 +20,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-@_typing.final
-class Suppression(_message.Message):
-    """An address that gets no mail."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    class _Reason:
-        ValueType = _typing.NewType("ValueType", _builtins.int)
-        V: _TypeAlias = ValueType  # noqa: Y015
-
-    class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Suppression._Reason.ValueType], _builtins.type):
-        DESCRIPTOR: _descriptor.EnumDescriptor
-        REASON_UNSPECIFIED: Suppression._Reason.ValueType  # 0
-        """Same as manual."""
-        REASON_MANUAL: Suppression._Reason.ValueType  # 1
-        """Somebody put it here."""
-        REASON_UNSUBSCRIBE: Suppression._Reason.ValueType  # 2
-        """The recipient unsubscribed."""
-        REASON_HARD_BOUNCE: Suppression._Reason.ValueType  # 3
-        """The mailbox refuses mail for good."""
-        REASON_COMPLAINT: Suppression._Reason.ValueType  # 4
-        """The recipient complained."""
-
-    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
-        """Why."""
-
-    REASON_UNSPECIFIED: Suppression.Reason.ValueType  # 0
-    """Same as manual."""
-    REASON_MANUAL: Suppression.Reason.ValueType  # 1
-    """Somebody put it here."""
-    REASON_UNSUBSCRIBE: Suppression.Reason.ValueType  # 2
-    """The recipient unsubscribed."""
-    REASON_HARD_BOUNCE: Suppression.Reason.ValueType  # 3
-    """The mailbox refuses mail for good."""
-    REASON_COMPLAINT: Suppression.Reason.ValueType  # 4
-    """The recipient complained."""
-
-    NAME_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
-    NOTE_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """`tenants/{tenant}/suppressions/{address}`; the address in its canonical form (domain as A-labels, all lower case)."""
-    reason: Global___Suppression.Reason.ValueType
-    """Why."""
-    note: _builtins.str
-    """Evidence or remark, at most 500 characters."""
-    @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
-
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        reason: Global___Suppression.Reason.ValueType = ...,
-        note: _builtins.str = ...,
-        create_time: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "name", b"name", "note", b"note", "reason", b"reason"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Suppression: _TypeAlias = Suppression  # noqa: Y015
 
 @_typing.final
 class CreateSuppressionRequest(_message.Message):
@@ -107,15 +41,15 @@ class CreateSuppressionRequest(_message.Message):
     validate_only: _builtins.bool
     """Check everything, change nothing."""
     @_builtins.property
-    def suppression(self) -> Global___Suppression:
-        """Only reason and note are read."""
+    def suppression(self) -> _suppression_pb2.Suppression:
+        """What is kept of it. Its address need not be set; create_time is not read."""
 
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         address: _builtins.str = ...,
-        suppression: Global___Suppression | None = ...,
+        suppression: _suppression_pb2.Suppression | None = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
     ) -> None: ...
@@ -128,6 +62,78 @@ class CreateSuppressionRequest(_message.Message):
 Global___CreateSuppressionRequest: _TypeAlias = CreateSuppressionRequest  # noqa: Y015
 
 @_typing.final
+class GetSuppressionRequest(_message.Message):
+    """Request of GetSuppression."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`tenants/{tenant}/suppressions/{address}` or `.../{stream}:{address}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSuppressionRequest: _TypeAlias = GetSuppressionRequest  # noqa: Y015
+
+@_typing.final
+class SuppressionFilter(_message.Message):
+    """Which suppressions of a tenant; a field that is not set says nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASONS_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    ADDRESS_PREFIX_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    stream: _builtins.str
+    """Only for this stream; "": only those for all streams."""
+    address_prefix: _builtins.str
+    """Only addresses that begin so; compared in lower case."""
+    domain: _builtins.str
+    """Only addresses of exactly this domain."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_suppression_pb2.Suppression.Reason.ValueType]:
+        """Only with one of these reasons."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those made at this time or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those made before this time."""
+
+    def __init__(
+        self,
+        *,
+        reasons: _abc.Iterable[_suppression_pb2.Suppression.Reason.ValueType] | None = ...,
+        stream: _builtins.str | None = ...,
+        address_prefix: _builtins.str = ...,
+        domain: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stream", b"_stream", "end_time", b"end_time", "start_time", b"start_time", "stream", b"stream"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stream", b"_stream", "address_prefix", b"address_prefix", "domain", b"domain", "end_time", b"end_time", "reasons", b"reasons", "start_time", b"start_time", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__stream: _TypeAlias = _typing.Literal["stream"]  # noqa: Y015
+    _WhichOneofArgType__stream: _TypeAlias = _typing.Literal["_stream", b"_stream"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stream) -> _WhichOneofReturnType__stream | None: ...
+
+Global___SuppressionFilter: _TypeAlias = SuppressionFilter  # noqa: Y015
+
+@_typing.final
 class ListSuppressionsRequest(_message.Message):
     """Request of ListSuppressions."""
 
@@ -136,22 +142,32 @@ class ListSuppressionsRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`tenants/{tenant}`."""
     page_size: _builtins.int
     """Default 50, maximum 1000; larger is lowered, negative is an error."""
     page_token: _builtins.str
     """From the answer before."""
+    order_by: _builtins.str
+    """"address" (the default) or "create_time desc"."""
+    @_builtins.property
+    def filter(self) -> Global___SuppressionFilter:
+        """Which."""
+
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___SuppressionFilter | None = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -168,13 +184,13 @@ class ListSuppressionsResponse(_message.Message):
     next_page_token: _builtins.str
     """For the next page; empty: there is none."""
     @_builtins.property
-    def suppressions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suppression]:
+    def suppressions(self) -> _containers.RepeatedCompositeFieldContainer[_suppression_pb2.Suppression]:
         """This page."""
 
     def __init__(
         self,
         *,
-        suppressions: _abc.Iterable[Global___Suppression] | None = ...,
+        suppressions: _abc.Iterable[_suppression_pb2.Suppression] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -186,6 +202,44 @@ class ListSuppressionsResponse(_message.Message):
 Global___ListSuppressionsResponse: _TypeAlias = ListSuppressionsResponse  # noqa: Y015
 
 @_typing.final
+class UpdateSuppressionRequest(_message.Message):
+    """Request of UpdateSuppression."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPRESSION_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID that makes a retry safe for 24 hours."""
+    validate_only: _builtins.bool
+    """Check everything, change nothing."""
+    @_builtins.property
+    def suppression(self) -> _suppression_pb2.Suppression:
+        """The suppression with its name, the fields to change, and the etag it was read with (empty: the last writer wins)."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields; empty: those that are set, "*": all that can be changed."""
+
+    def __init__(
+        self,
+        *,
+        suppression: _suppression_pb2.Suppression | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["suppression", b"suppression", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "suppression", b"suppression", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSuppressionRequest: _TypeAlias = UpdateSuppressionRequest  # noqa: Y015
+
+@_typing.final
 class DeleteSuppressionRequest(_message.Message):
     """Request of DeleteSuppression."""
 
@@ -193,20 +247,482 @@ class DeleteSuppressionRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`tenants/{tenant}/suppressions/{address}`."""
+    """`tenants/{tenant}/suppressions/{address}` or `.../{stream}:{address}`."""
     request_id: _builtins.str
     """UUID that makes a retry safe for 24 hours."""
+    validate_only: _builtins.bool
+    """Check everything, change nothing."""
+    etag: _builtins.str
+    """Refuse with ABORTED unless this is the current one; empty: whatever it is."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteSuppressionRequest: _TypeAlias = DeleteSuppressionRequest  # noqa: Y015
+
+@_typing.final
+class BatchCreateSuppressionsRequest(_message.Message):
+    """Request of BatchCreateSuppressions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    SUPPRESSIONS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`tenants/{tenant}`."""
+    request_id: _builtins.str
+    """UUID that makes a retry safe for 24 hours."""
+    validate_only: _builtins.bool
+    """Check everything, change nothing."""
+    @_builtins.property
+    def suppressions(self) -> _containers.RepeatedCompositeFieldContainer[_suppression_pb2.Suppression]:
+        """1 to 1,000, each with its address. Of two for the same address and stream the later one counts."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        suppressions: _abc.Iterable[_suppression_pb2.Suppression] | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "request_id", b"request_id", "suppressions", b"suppressions", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCreateSuppressionsRequest: _TypeAlias = BatchCreateSuppressionsRequest  # noqa: Y015
+
+@_typing.final
+class BatchCreateSuppressionsResponse(_message.Message):
+    """Answer of BatchCreateSuppressions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPRESSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def suppressions(self) -> _containers.RepeatedCompositeFieldContainer[_suppression_pb2.Suppression]:
+        """As they are now, each once, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        suppressions: _abc.Iterable[_suppression_pb2.Suppression] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["suppressions", b"suppressions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCreateSuppressionsResponse: _TypeAlias = BatchCreateSuppressionsResponse  # noqa: Y015
+
+@_typing.final
+class ImportSuppressionsRequest(_message.Message):
+    """Request of ImportSuppressions: a piece of the list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    KEEP_EXISTING_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    SUPPRESSIONS_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`tenants/{tenant}`. In the first message, and only there."""
+    keep_existing: _builtins.bool
+    """Leave suppressions that exist as they are, instead of replacing them. Read in the first message."""
+    validate_only: _builtins.bool
+    """Check everything, change nothing. Read in the first message."""
+    @_builtins.property
+    def suppressions(self) -> _containers.RepeatedCompositeFieldContainer[_suppression_pb2.Suppression]:
+        """Up to 5,000 lines, each with its address; create_time is kept if it is in the past."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        keep_existing: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+        suppressions: _abc.Iterable[_suppression_pb2.Suppression] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_existing", b"keep_existing", "parent", b"parent", "suppressions", b"suppressions", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportSuppressionsRequest: _TypeAlias = ImportSuppressionsRequest  # noqa: Y015
+
+@_typing.final
+class ImportSuppressionsResponse(_message.Message):
+    """Answer of ImportSuppressions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINE_COUNT_FIELD_NUMBER: _builtins.int
+    CREATED_COUNT_FIELD_NUMBER: _builtins.int
+    UPDATED_COUNT_FIELD_NUMBER: _builtins.int
+    UNCHANGED_COUNT_FIELD_NUMBER: _builtins.int
+    ERROR_COUNT_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    line_count: _builtins.int
+    """Lines that came."""
+    created_count: _builtins.int
+    """Suppressions that were made; with validate_only: that would be made or replaced."""
+    updated_count: _builtins.int
+    """Suppressions that were replaced."""
+    unchanged_count: _builtins.int
+    """Lines that changed nothing: the suppression was there already, or the line was a repeat."""
+    error_count: _builtins.int
+    """Lines that could not be used."""
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportError]:
+        """The first 100 of those."""
+
+    def __init__(
+        self,
+        *,
+        line_count: _builtins.int = ...,
+        created_count: _builtins.int = ...,
+        updated_count: _builtins.int = ...,
+        unchanged_count: _builtins.int = ...,
+        error_count: _builtins.int = ...,
+        errors: _abc.Iterable[Global___ImportError] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_count", b"created_count", "error_count", b"error_count", "errors", b"errors", "line_count", b"line_count", "unchanged_count", b"unchanged_count", "updated_count", b"updated_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportSuppressionsResponse: _TypeAlias = ImportSuppressionsResponse  # noqa: Y015
+
+@_typing.final
+class ImportError(_message.Message):
+    """A line of an import that could not be used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINE_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    line: _builtins.int
+    """Which, from 1."""
+    address: _builtins.str
+    """The address as it came, cut after 320 characters."""
+    message: _builtins.str
+    """What is wrong, and how to mend it."""
+    def __init__(
+        self,
+        *,
+        line: _builtins.int = ...,
+        address: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "line", b"line", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportError: _TypeAlias = ImportError  # noqa: Y015
+
+@_typing.final
+class ExportSuppressionsRequest(_message.Message):
+    """Request of ExportSuppressions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`tenants/{tenant}`."""
+    page_token: _builtins.str
+    """The last next_page_token of an export that broke."""
+    @_builtins.property
+    def filter(self) -> Global___SuppressionFilter:
+        """Which."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        filter: Global___SuppressionFilter | None = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportSuppressionsRequest: _TypeAlias = ExportSuppressionsRequest  # noqa: Y015
+
+@_typing.final
+class ExportSuppressionsResponse(_message.Message):
+    """Answer of ExportSuppressions: a piece of the list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPRESSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """To go on after this piece; empty: it is the last one."""
+    @_builtins.property
+    def suppressions(self) -> _containers.RepeatedCompositeFieldContainer[_suppression_pb2.Suppression]:
+        """Up to 1,000."""
+
+    def __init__(
+        self,
+        *,
+        suppressions: _abc.Iterable[_suppression_pb2.Suppression] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "suppressions", b"suppressions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportSuppressionsResponse: _TypeAlias = ExportSuppressionsResponse  # noqa: Y015
+
+@_typing.final
+class CheckSuppressionsRequest(_message.Message):
+    """Request of CheckSuppressions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`tenants/{tenant}`: the tenant that wants to send."""
+    stream: _builtins.str
+    """The stream of the mail; empty: mail without one."""
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 1,000 addresses."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+        stream: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "parent", b"parent", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckSuppressionsRequest: _TypeAlias = CheckSuppressionsRequest  # noqa: Y015
+
+@_typing.final
+class CheckSuppressionsResponse(_message.Message):
+    """Answer of CheckSuppressions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuppressionCheck]:
+        """One per address, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___SuppressionCheck] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckSuppressionsResponse: _TypeAlias = CheckSuppressionsResponse  # noqa: Y015
+
+@_typing.final
+class SuppressionCheck(_message.Message):
+    """What is known of one address."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    CANONICAL_ADDRESS_FIELD_NUMBER: _builtins.int
+    SUPPRESSED_FIELD_NUMBER: _builtins.int
+    MATCHES_FIELD_NUMBER: _builtins.int
+    INVALID_REASON_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """As in the request."""
+    canonical_address: _builtins.str
+    """In its canonical form; empty if it is no address."""
+    suppressed: _builtins.bool
+    """Mail to it is held back."""
+    invalid_reason: _builtins.str
+    """Why it is no address; empty if it is one."""
+    @_builtins.property
+    def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuppressionMatch]:
+        """By what, the nearest first; mail is refused with the scope and reason of the first."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        canonical_address: _builtins.str = ...,
+        suppressed: _builtins.bool = ...,
+        matches: _abc.Iterable[Global___SuppressionMatch] | None = ...,
+        invalid_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "canonical_address", b"canonical_address", "invalid_reason", b"invalid_reason", "matches", b"matches", "suppressed", b"suppressed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuppressionCheck: _TypeAlias = SuppressionCheck  # noqa: Y015
+
+@_typing.final
+class SuppressionMatch(_message.Message):
+    """A suppression that holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    SUPPRESSION_FIELD_NUMBER: _builtins.int
+    scope: _suppression_pb2.SuppressionScope.ValueType
+    """Where it is."""
+    reason: _suppression_pb2.Suppression.Reason.ValueType
+    """Why."""
+    stream: _builtins.str
+    """The stream it is for; empty: all of them."""
+    @_builtins.property
+    def suppression(self) -> _suppression_pb2.Suppression:
+        """All about it; only if it is on a tenant that the caller sees."""
+
+    def __init__(
+        self,
+        *,
+        scope: _suppression_pb2.SuppressionScope.ValueType = ...,
+        reason: _suppression_pb2.Suppression.Reason.ValueType = ...,
+        stream: _builtins.str = ...,
+        suppression: _suppression_pb2.Suppression | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["suppression", b"suppression"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "scope", b"scope", "stream", b"stream", "suppression", b"suppression"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuppressionMatch: _TypeAlias = SuppressionMatch  # noqa: Y015
+
+@_typing.final
+class GetSuppressionPolicyRequest(_message.Message):
+    """Request of GetSuppressionPolicy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`tenants/{tenant}/suppressionPolicy`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSuppressionPolicyRequest: _TypeAlias = GetSuppressionPolicyRequest  # noqa: Y015
+
+@_typing.final
+class GetSuppressionPolicyResponse(_message.Message):
+    """Answer of GetSuppressionPolicy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> _suppression_pb2.SuppressionPolicy:
+        """What the tenant itself says."""
+
+    @_builtins.property
+    def effective_policy(self) -> _suppression_pb2.SuppressionPolicy:
+        """What holds for it, with everything that comes from above."""
+
+    def __init__(
+        self,
+        *,
+        policy: _suppression_pb2.SuppressionPolicy | None = ...,
+        effective_policy: _suppression_pb2.SuppressionPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_policy", b"effective_policy", "policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_policy", b"effective_policy", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSuppressionPolicyResponse: _TypeAlias = GetSuppressionPolicyResponse  # noqa: Y015
+
+@_typing.final
+class UpdateSuppressionPolicyRequest(_message.Message):
+    """Request of UpdateSuppressionPolicy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID that makes a retry safe for 24 hours."""
+    validate_only: _builtins.bool
+    """Check everything, change nothing."""
+    @_builtins.property
+    def policy(self) -> _suppression_pb2.SuppressionPolicy:
+        """The policy with its name, the fields to change, and the etag it was read with (empty: the last writer wins). A field
+        of the mask that is not set is from then on as above.
+        """
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields; empty: those that are set, "*": all."""
+
+    def __init__(
+        self,
+        *,
+        policy: _suppression_pb2.SuppressionPolicy | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSuppressionPolicyRequest: _TypeAlias = UpdateSuppressionPolicyRequest  # noqa: Y015

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from barua.control.v1 import suppression_pb2 as barua_dot_control_dot_v1_dot_suppression__pb2
 from barua.control.v1 import suppression_service_pb2 as barua_dot_control_dot_v1_dot_suppression__service__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
@@ -28,7 +29,9 @@ if _version_not_supported:
 
 class SuppressionServiceStub:
     """Suppressions: addresses that get no mail. One on a tenant holds for the tenants below it too; one on the operator
-    holds for the whole platform. In force on every node within a second.
+    holds for the whole platform. In force on every node within a second. One whose time is over counts as gone.
+
+    NOT_FOUND for every method: no such tenant for the caller.
     """
 
     def __init__(self, channel):
@@ -40,35 +43,92 @@ class SuppressionServiceStub:
         self.CreateSuppression = channel.unary_unary(
                 '/barua.control.v1.SuppressionService/CreateSuppression',
                 request_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.CreateSuppressionRequest.SerializeToString,
-                response_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.Suppression.FromString,
+                response_deserializer=barua_dot_control_dot_v1_dot_suppression__pb2.Suppression.FromString,
+                _registered_method=True)
+        self.GetSuppression = channel.unary_unary(
+                '/barua.control.v1.SuppressionService/GetSuppression',
+                request_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.GetSuppressionRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_suppression__pb2.Suppression.FromString,
                 _registered_method=True)
         self.ListSuppressions = channel.unary_unary(
                 '/barua.control.v1.SuppressionService/ListSuppressions',
                 request_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.ListSuppressionsRequest.SerializeToString,
                 response_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.ListSuppressionsResponse.FromString,
                 _registered_method=True)
+        self.UpdateSuppression = channel.unary_unary(
+                '/barua.control.v1.SuppressionService/UpdateSuppression',
+                request_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.UpdateSuppressionRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_suppression__pb2.Suppression.FromString,
+                _registered_method=True)
         self.DeleteSuppression = channel.unary_unary(
                 '/barua.control.v1.SuppressionService/DeleteSuppression',
                 request_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.DeleteSuppressionRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.BatchCreateSuppressions = channel.unary_unary(
+                '/barua.control.v1.SuppressionService/BatchCreateSuppressions',
+                request_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchCreateSuppressionsRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchCreateSuppressionsResponse.FromString,
+                _registered_method=True)
+        self.ImportSuppressions = channel.stream_unary(
+                '/barua.control.v1.SuppressionService/ImportSuppressions',
+                request_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.ImportSuppressionsRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.ImportSuppressionsResponse.FromString,
+                _registered_method=True)
+        self.ExportSuppressions = channel.unary_stream(
+                '/barua.control.v1.SuppressionService/ExportSuppressions',
+                request_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.ExportSuppressionsRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.ExportSuppressionsResponse.FromString,
+                _registered_method=True)
+        self.CheckSuppressions = channel.unary_unary(
+                '/barua.control.v1.SuppressionService/CheckSuppressions',
+                request_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.CheckSuppressionsRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.CheckSuppressionsResponse.FromString,
+                _registered_method=True)
+        self.GetSuppressionPolicy = channel.unary_unary(
+                '/barua.control.v1.SuppressionService/GetSuppressionPolicy',
+                request_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.GetSuppressionPolicyRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.GetSuppressionPolicyResponse.FromString,
+                _registered_method=True)
+        self.UpdateSuppressionPolicy = channel.unary_unary(
+                '/barua.control.v1.SuppressionService/UpdateSuppressionPolicy',
+                request_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.UpdateSuppressionPolicyRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_suppression__pb2.SuppressionPolicy.FromString,
+                _registered_method=True)
 
 
 class SuppressionServiceServicer:
     """Suppressions: addresses that get no mail. One on a tenant holds for the tenants below it too; one on the operator
-    holds for the whole platform. In force on every node within a second.
+    holds for the whole platform. In force on every node within a second. One whose time is over counts as gone.
+
+    NOT_FOUND for every method: no such tenant for the caller.
     """
 
     def CreateSuppression(self, request, context):
-        """Suppresses an address; if it is already, its reason and note are replaced. INVALID_ARGUMENT: not an address.
-        NOT_FOUND: no such tenant for the caller. Idempotent by nature.
+        """Suppresses an address; if it is already, everything about it is replaced. Idempotent by nature.
+        INVALID_ARGUMENT: not an address, or a field that cannot be so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSuppression(self, request, context):
+        """Gives one. Read-only. NOT_FOUND: there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSuppressions(self, request, context):
-        """Lists a tenant's own suppressions, by address. Read-only.
+        """Lists a tenant's own suppressions. Read-only. INVALID_ARGUMENT: a filter that cannot be so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSuppression(self, request, context):
+        """Changes reason, note, evidence, source_message_id and expire_time. NOT_FOUND: there is none. ABORTED: the etag is
+        stale. INVALID_ARGUMENT: a field that cannot be so, or an update_mask that names another one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -81,23 +141,110 @@ class SuppressionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchCreateSuppressions(self, request, context):
+        """Suppresses up to 1,000 addresses, all or none. Idempotent by nature. INVALID_ARGUMENT: one of them cannot be so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportSuppressions(self, request_iterator, context):
+        """Takes in a list of any length. Written piece by piece as it comes: what is written stays when the call breaks.
+        Idempotent by nature: after a break, send it again; what is there already is not written again. Lines that cannot
+        be used are counted and passed over. INVALID_ARGUMENT: the first message does not name a tenant, a later one does,
+        or a message has more than 5,000 lines.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportSuppressions(self, request, context):
+        """Gives a whole list, by address, page by page. Read-only. What changes meanwhile may or may not be in it. To go on
+        after a break, send the next_page_token that came last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckSuppressions(self, request, context):
+        """Tells for up to 1,000 addresses whether a tenant's mail to them is held back now, and why. Read-only.
+        INVALID_ARGUMENT: too many addresses. One that is no address is told in its result.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSuppressionPolicy(self, request, context):
+        """Gives what becomes a suppression by itself. Read-only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSuppressionPolicy(self, request, context):
+        """Changes that. ABORTED: the etag is stale. INVALID_ARGUMENT: a field that cannot be so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SuppressionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'CreateSuppression': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateSuppression,
                     request_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.CreateSuppressionRequest.FromString,
-                    response_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.Suppression.SerializeToString,
+                    response_serializer=barua_dot_control_dot_v1_dot_suppression__pb2.Suppression.SerializeToString,
+            ),
+            'GetSuppression': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSuppression,
+                    request_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.GetSuppressionRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_suppression__pb2.Suppression.SerializeToString,
             ),
             'ListSuppressions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSuppressions,
                     request_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.ListSuppressionsRequest.FromString,
                     response_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.ListSuppressionsResponse.SerializeToString,
             ),
+            'UpdateSuppression': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSuppression,
+                    request_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.UpdateSuppressionRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_suppression__pb2.Suppression.SerializeToString,
+            ),
             'DeleteSuppression': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteSuppression,
                     request_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.DeleteSuppressionRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'BatchCreateSuppressions': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCreateSuppressions,
+                    request_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchCreateSuppressionsRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchCreateSuppressionsResponse.SerializeToString,
+            ),
+            'ImportSuppressions': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportSuppressions,
+                    request_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.ImportSuppressionsRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.ImportSuppressionsResponse.SerializeToString,
+            ),
+            'ExportSuppressions': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportSuppressions,
+                    request_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.ExportSuppressionsRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.ExportSuppressionsResponse.SerializeToString,
+            ),
+            'CheckSuppressions': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckSuppressions,
+                    request_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.CheckSuppressionsRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.CheckSuppressionsResponse.SerializeToString,
+            ),
+            'GetSuppressionPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSuppressionPolicy,
+                    request_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.GetSuppressionPolicyRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.GetSuppressionPolicyResponse.SerializeToString,
+            ),
+            'UpdateSuppressionPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSuppressionPolicy,
+                    request_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.UpdateSuppressionPolicyRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_suppression__pb2.SuppressionPolicy.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -109,7 +256,9 @@ def add_SuppressionServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class SuppressionService:
     """Suppressions: addresses that get no mail. One on a tenant holds for the tenants below it too; one on the operator
-    holds for the whole platform. In force on every node within a second.
+    holds for the whole platform. In force on every node within a second. One whose time is over counts as gone.
+
+    NOT_FOUND for every method: no such tenant for the caller.
     """
 
     @staticmethod
@@ -128,7 +277,34 @@ class SuppressionService:
             target,
             '/barua.control.v1.SuppressionService/CreateSuppression',
             barua_dot_control_dot_v1_dot_suppression__service__pb2.CreateSuppressionRequest.SerializeToString,
-            barua_dot_control_dot_v1_dot_suppression__service__pb2.Suppression.FromString,
+            barua_dot_control_dot_v1_dot_suppression__pb2.Suppression.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSuppression(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.SuppressionService/GetSuppression',
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.GetSuppressionRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_suppression__pb2.Suppression.FromString,
             options,
             channel_credentials,
             insecure,
@@ -167,6 +343,33 @@ class SuppressionService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateSuppression(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.SuppressionService/UpdateSuppression',
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.UpdateSuppressionRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_suppression__pb2.Suppression.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteSuppression(request,
             target,
             options=(),
@@ -183,6 +386,168 @@ class SuppressionService:
             '/barua.control.v1.SuppressionService/DeleteSuppression',
             barua_dot_control_dot_v1_dot_suppression__service__pb2.DeleteSuppressionRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchCreateSuppressions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.SuppressionService/BatchCreateSuppressions',
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchCreateSuppressionsRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchCreateSuppressionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportSuppressions(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/barua.control.v1.SuppressionService/ImportSuppressions',
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.ImportSuppressionsRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.ImportSuppressionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportSuppressions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/barua.control.v1.SuppressionService/ExportSuppressions',
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.ExportSuppressionsRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.ExportSuppressionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckSuppressions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.SuppressionService/CheckSuppressions',
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.CheckSuppressionsRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.CheckSuppressionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSuppressionPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.SuppressionService/GetSuppressionPolicy',
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.GetSuppressionPolicyRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.GetSuppressionPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSuppressionPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.SuppressionService/UpdateSuppressionPolicy',
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.UpdateSuppressionPolicyRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_suppression__pb2.SuppressionPolicy.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from barua.control.v1 import suppression_pb2 as _suppression_pb2
 from barua.control.v1 import suppression_service_pb2 as _suppression_service_pb2
 from collections import abc as _abc
 from google.protobuf import empty_pb2 as _empty_pb2
@@ -29,41 +30,99 @@ GRPC_VERSION: str
 
 class SuppressionServiceStub:
     """Suppressions: addresses that get no mail. One on a tenant holds for the tenants below it too; one on the operator
-    holds for the whole platform. In force on every node within a second.
+    holds for the whole platform. In force on every node within a second. One whose time is over counts as gone.
+
+    NOT_FOUND for every method: no such tenant for the caller.
     """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SuppressionServiceAsyncStub: ...
-    CreateSuppression: _grpc.UnaryUnaryMultiCallable[_suppression_service_pb2.CreateSuppressionRequest, _suppression_service_pb2.Suppression]
-    """Suppresses an address; if it is already, its reason and note are replaced. INVALID_ARGUMENT: not an address.
-    NOT_FOUND: no such tenant for the caller. Idempotent by nature.
+    CreateSuppression: _grpc.UnaryUnaryMultiCallable[_suppression_service_pb2.CreateSuppressionRequest, _suppression_pb2.Suppression]
+    """Suppresses an address; if it is already, everything about it is replaced. Idempotent by nature.
+    INVALID_ARGUMENT: not an address, or a field that cannot be so.
     """
+    GetSuppression: _grpc.UnaryUnaryMultiCallable[_suppression_service_pb2.GetSuppressionRequest, _suppression_pb2.Suppression]
+    """Gives one. Read-only. NOT_FOUND: there is none."""
     ListSuppressions: _grpc.UnaryUnaryMultiCallable[_suppression_service_pb2.ListSuppressionsRequest, _suppression_service_pb2.ListSuppressionsResponse]
-    """Lists a tenant's own suppressions, by address. Read-only."""
+    """Lists a tenant's own suppressions. Read-only. INVALID_ARGUMENT: a filter that cannot be so."""
+    UpdateSuppression: _grpc.UnaryUnaryMultiCallable[_suppression_service_pb2.UpdateSuppressionRequest, _suppression_pb2.Suppression]
+    """Changes reason, note, evidence, source_message_id and expire_time. NOT_FOUND: there is none. ABORTED: the etag is
+    stale. INVALID_ARGUMENT: a field that cannot be so, or an update_mask that names another one.
+    """
     DeleteSuppression: _grpc.UnaryUnaryMultiCallable[_suppression_service_pb2.DeleteSuppressionRequest, _empty_pb2.Empty]
     """Takes a suppression back. NOT_FOUND: there is none."""
+    BatchCreateSuppressions: _grpc.UnaryUnaryMultiCallable[_suppression_service_pb2.BatchCreateSuppressionsRequest, _suppression_service_pb2.BatchCreateSuppressionsResponse]
+    """Suppresses up to 1,000 addresses, all or none. Idempotent by nature. INVALID_ARGUMENT: one of them cannot be so."""
+    ImportSuppressions: _grpc.StreamUnaryMultiCallable[_suppression_service_pb2.ImportSuppressionsRequest, _suppression_service_pb2.ImportSuppressionsResponse]
+    """Takes in a list of any length. Written piece by piece as it comes: what is written stays when the call breaks.
+    Idempotent by nature: after a break, send it again; what is there already is not written again. Lines that cannot
+    be used are counted and passed over. INVALID_ARGUMENT: the first message does not name a tenant, a later one does,
+    or a message has more than 5,000 lines.
+    """
+    ExportSuppressions: _grpc.UnaryStreamMultiCallable[_suppression_service_pb2.ExportSuppressionsRequest, _suppression_service_pb2.ExportSuppressionsResponse]
+    """Gives a whole list, by address, page by page. Read-only. What changes meanwhile may or may not be in it. To go on
+    after a break, send the next_page_token that came last.
+    """
+    CheckSuppressions: _grpc.UnaryUnaryMultiCallable[_suppression_service_pb2.CheckSuppressionsRequest, _suppression_service_pb2.CheckSuppressionsResponse]
+    """Tells for up to 1,000 addresses whether a tenant's mail to them is held back now, and why. Read-only.
+    INVALID_ARGUMENT: too many addresses. One that is no address is told in its result.
+    """
+    GetSuppressionPolicy: _grpc.UnaryUnaryMultiCallable[_suppression_service_pb2.GetSuppressionPolicyRequest, _suppression_service_pb2.GetSuppressionPolicyResponse]
+    """Gives what becomes a suppression by itself. Read-only."""
+    UpdateSuppressionPolicy: _grpc.UnaryUnaryMultiCallable[_suppression_service_pb2.UpdateSuppressionPolicyRequest, _suppression_pb2.SuppressionPolicy]
+    """Changes that. ABORTED: the etag is stale. INVALID_ARGUMENT: a field that cannot be so."""
 
 @_typing.type_check_only
 class SuppressionServiceAsyncStub(SuppressionServiceStub):
     """Suppressions: addresses that get no mail. One on a tenant holds for the tenants below it too; one on the operator
-    holds for the whole platform. In force on every node within a second.
+    holds for the whole platform. In force on every node within a second. One whose time is over counts as gone.
+
+    NOT_FOUND for every method: no such tenant for the caller.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    CreateSuppression: _aio.UnaryUnaryMultiCallable[_suppression_service_pb2.CreateSuppressionRequest, _suppression_service_pb2.Suppression]  # type: ignore[assignment]
-    """Suppresses an address; if it is already, its reason and note are replaced. INVALID_ARGUMENT: not an address.
-    NOT_FOUND: no such tenant for the caller. Idempotent by nature.
+    CreateSuppression: _aio.UnaryUnaryMultiCallable[_suppression_service_pb2.CreateSuppressionRequest, _suppression_pb2.Suppression]  # type: ignore[assignment]
+    """Suppresses an address; if it is already, everything about it is replaced. Idempotent by nature.
+    INVALID_ARGUMENT: not an address, or a field that cannot be so.
     """
+    GetSuppression: _aio.UnaryUnaryMultiCallable[_suppression_service_pb2.GetSuppressionRequest, _suppression_pb2.Suppression]  # type: ignore[assignment]
+    """Gives one. Read-only. NOT_FOUND: there is none."""
     ListSuppressions: _aio.UnaryUnaryMultiCallable[_suppression_service_pb2.ListSuppressionsRequest, _suppression_service_pb2.ListSuppressionsResponse]  # type: ignore[assignment]
-    """Lists a tenant's own suppressions, by address. Read-only."""
+    """Lists a tenant's own suppressions. Read-only. INVALID_ARGUMENT: a filter that cannot be so."""
+    UpdateSuppression: _aio.UnaryUnaryMultiCallable[_suppression_service_pb2.UpdateSuppressionRequest, _suppression_pb2.Suppression]  # type: ignore[assignment]
+    """Changes reason, note, evidence, source_message_id and expire_time. NOT_FOUND: there is none. ABORTED: the etag is
+    stale. INVALID_ARGUMENT: a field that cannot be so, or an update_mask that names another one.
+    """
     DeleteSuppression: _aio.UnaryUnaryMultiCallable[_suppression_service_pb2.DeleteSuppressionRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Takes a suppression back. NOT_FOUND: there is none."""
+    BatchCreateSuppressions: _aio.UnaryUnaryMultiCallable[_suppression_service_pb2.BatchCreateSuppressionsRequest, _suppression_service_pb2.BatchCreateSuppressionsResponse]  # type: ignore[assignment]
+    """Suppresses up to 1,000 addresses, all or none. Idempotent by nature. INVALID_ARGUMENT: one of them cannot be so."""
+    ImportSuppressions: _aio.StreamUnaryMultiCallable[_suppression_service_pb2.ImportSuppressionsRequest, _suppression_service_pb2.ImportSuppressionsResponse]  # type: ignore[assignment]
+    """Takes in a list of any length. Written piece by piece as it comes: what is written stays when the call breaks.
+    Idempotent by nature: after a break, send it again; what is there already is not written again. Lines that cannot
+    be used are counted and passed over. INVALID_ARGUMENT: the first message does not name a tenant, a later one does,
+    or a message has more than 5,000 lines.
+    """
+    ExportSuppressions: _aio.UnaryStreamMultiCallable[_suppression_service_pb2.ExportSuppressionsRequest, _suppression_service_pb2.ExportSuppressionsResponse]  # type: ignore[assignment]
+    """Gives a whole list, by address, page by page. Read-only. What changes meanwhile may or may not be in it. To go on
+    after a break, send the next_page_token that came last.
+    """
+    CheckSuppressions: _aio.UnaryUnaryMultiCallable[_suppression_service_pb2.CheckSuppressionsRequest, _suppression_service_pb2.CheckSuppressionsResponse]  # type: ignore[assignment]
+    """Tells for up to 1,000 addresses whether a tenant's mail to them is held back now, and why. Read-only.
+    INVALID_ARGUMENT: too many addresses. One that is no address is told in its result.
+    """
+    GetSuppressionPolicy: _aio.UnaryUnaryMultiCallable[_suppression_service_pb2.GetSuppressionPolicyRequest, _suppression_service_pb2.GetSuppressionPolicyResponse]  # type: ignore[assignment]
+    """Gives what becomes a suppression by itself. Read-only."""
+    UpdateSuppressionPolicy: _aio.UnaryUnaryMultiCallable[_suppression_service_pb2.UpdateSuppressionPolicyRequest, _suppression_pb2.SuppressionPolicy]  # type: ignore[assignment]
+    """Changes that. ABORTED: the etag is stale. INVALID_ARGUMENT: a field that cannot be so."""
 
 class SuppressionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Suppressions: addresses that get no mail. One on a tenant holds for the tenants below it too; one on the operator
-    holds for the whole platform. In force on every node within a second.
+    holds for the whole platform. In force on every node within a second. One whose time is over counts as gone.
+
+    NOT_FOUND for every method: no such tenant for the caller.
     """
 
     @_abc_1.abstractmethod
@@ -71,10 +130,18 @@ class SuppressionServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _suppression_service_pb2.CreateSuppressionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_suppression_service_pb2.Suppression, _abc.Awaitable[_suppression_service_pb2.Suppression]]:
-        """Suppresses an address; if it is already, its reason and note are replaced. INVALID_ARGUMENT: not an address.
-        NOT_FOUND: no such tenant for the caller. Idempotent by nature.
+    ) -> _typing.Union[_suppression_pb2.Suppression, _abc.Awaitable[_suppression_pb2.Suppression]]:
+        """Suppresses an address; if it is already, everything about it is replaced. Idempotent by nature.
+        INVALID_ARGUMENT: not an address, or a field that cannot be so.
         """
+
+    @_abc_1.abstractmethod
+    def GetSuppression(
+        self,
+        request: _suppression_service_pb2.GetSuppressionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_suppression_pb2.Suppression, _abc.Awaitable[_suppression_pb2.Suppression]]:
+        """Gives one. Read-only. NOT_FOUND: there is none."""
 
     @_abc_1.abstractmethod
     def ListSuppressions(
@@ -82,7 +149,17 @@ class SuppressionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _suppression_service_pb2.ListSuppressionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_suppression_service_pb2.ListSuppressionsResponse, _abc.Awaitable[_suppression_service_pb2.ListSuppressionsResponse]]:
-        """Lists a tenant's own suppressions, by address. Read-only."""
+        """Lists a tenant's own suppressions. Read-only. INVALID_ARGUMENT: a filter that cannot be so."""
+
+    @_abc_1.abstractmethod
+    def UpdateSuppression(
+        self,
+        request: _suppression_service_pb2.UpdateSuppressionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_suppression_pb2.Suppression, _abc.Awaitable[_suppression_pb2.Suppression]]:
+        """Changes reason, note, evidence, source_message_id and expire_time. NOT_FOUND: there is none. ABORTED: the etag is
+        stale. INVALID_ARGUMENT: a field that cannot be so, or an update_mask that names another one.
+        """
 
     @_abc_1.abstractmethod
     def DeleteSuppression(
@@ -91,5 +168,61 @@ class SuppressionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Takes a suppression back. NOT_FOUND: there is none."""
+
+    @_abc_1.abstractmethod
+    def BatchCreateSuppressions(
+        self,
+        request: _suppression_service_pb2.BatchCreateSuppressionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_suppression_service_pb2.BatchCreateSuppressionsResponse, _abc.Awaitable[_suppression_service_pb2.BatchCreateSuppressionsResponse]]:
+        """Suppresses up to 1,000 addresses, all or none. Idempotent by nature. INVALID_ARGUMENT: one of them cannot be so."""
+
+    @_abc_1.abstractmethod
+    def ImportSuppressions(
+        self,
+        request_iterator: _MaybeAsyncIterator[_suppression_service_pb2.ImportSuppressionsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_suppression_service_pb2.ImportSuppressionsResponse, _abc.Awaitable[_suppression_service_pb2.ImportSuppressionsResponse]]:
+        """Takes in a list of any length. Written piece by piece as it comes: what is written stays when the call breaks.
+        Idempotent by nature: after a break, send it again; what is there already is not written again. Lines that cannot
+        be used are counted and passed over. INVALID_ARGUMENT: the first message does not name a tenant, a later one does,
+        or a message has more than 5,000 lines.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportSuppressions(
+        self,
+        request: _suppression_service_pb2.ExportSuppressionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_suppression_service_pb2.ExportSuppressionsResponse], _abc.AsyncIterator[_suppression_service_pb2.ExportSuppressionsResponse]]:
+        """Gives a whole list, by address, page by page. Read-only. What changes meanwhile may or may not be in it. To go on
+        after a break, send the next_page_token that came last.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckSuppressions(
+        self,
+        request: _suppression_service_pb2.CheckSuppressionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_suppression_service_pb2.CheckSuppressionsResponse, _abc.Awaitable[_suppression_service_pb2.CheckSuppressionsResponse]]:
+        """Tells for up to 1,000 addresses whether a tenant's mail to them is held back now, and why. Read-only.
+        INVALID_ARGUMENT: too many addresses. One that is no address is told in its result.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSuppressionPolicy(
+        self,
+        request: _suppression_service_pb2.GetSuppressionPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_suppression_service_pb2.GetSuppressionPolicyResponse, _abc.Awaitable[_suppression_service_pb2.GetSuppressionPolicyResponse]]:
+        """Gives what becomes a suppression by itself. Read-only."""
+
+    @_abc_1.abstractmethod
+    def UpdateSuppressionPolicy(
+        self,
+        request: _suppression_service_pb2.UpdateSuppressionPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_suppression_pb2.SuppressionPolicy, _abc.Awaitable[_suppression_pb2.SuppressionPolicy]]:
+        """Changes that. ABORTED: the etag is stale. INVALID_ARGUMENT: a field that cannot be so."""
 
 def add_SuppressionServiceServicer_to_server(servicer: SuppressionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

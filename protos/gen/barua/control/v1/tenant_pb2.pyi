@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -35,7 +37,9 @@ class Tenant(_message.Message):
         STATE_ACTIVE: Tenant._State.ValueType  # 1
         """May send."""
         STATE_SUSPENDED: Tenant._State.ValueType  # 2
-        """May not send; submissions are refused with the reason."""
+        """May not send, because it or a tenant above it is suspended; submissions are refused with the reason, and its own
+        credentials can change nothing.
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Whether a tenant may send."""
@@ -45,7 +49,36 @@ class Tenant(_message.Message):
     STATE_ACTIVE: Tenant.State.ValueType  # 1
     """May send."""
     STATE_SUSPENDED: Tenant.State.ValueType  # 2
-    """May not send; submissions are refused with the reason."""
+    """May not send, because it or a tenant above it is suspended; submissions are refused with the reason, and its own
+    credentials can change nothing.
+    """
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Tenant._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Tenant._Kind.ValueType  # 0
+        """In requests: a reseller directly below the operator, an account deeper down."""
+        KIND_RESELLER: Tenant._Kind.ValueType  # 1
+        """May have tenants below it."""
+        KIND_ACCOUNT: Tenant._Kind.ValueType  # 2
+        """Has none."""
+        KIND_OPERATOR: Tenant._Kind.ValueType  # 3
+        """The root of the tree, of which there is one; never in requests."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What a tenant may have below it."""
+
+    KIND_UNSPECIFIED: Tenant.Kind.ValueType  # 0
+    """In requests: a reseller directly below the operator, an account deeper down."""
+    KIND_RESELLER: Tenant.Kind.ValueType  # 1
+    """May have tenants below it."""
+    KIND_ACCOUNT: Tenant.Kind.ValueType  # 2
+    """Has none."""
+    KIND_OPERATOR: Tenant.Kind.ValueType  # 3
+    """The root of the tree, of which there is one; never in requests."""
 
     NAME_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
@@ -56,6 +89,12 @@ class Tenant(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SUSPENSION_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    REFUND_POLICY_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TERMS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`tenants/{tenant}`, where {tenant} is 1 to 63 of a-z, 0-9 and "-", starting with a letter or digit.
     In requests `tenants/me` is the caller's own tenant.
@@ -72,6 +111,8 @@ class Tenant(_message.Message):
     """
     etag: _builtins.str
     """Changes with each write; a stale one is refused."""
+    kind: Global___Tenant.Kind.ValueType
+    """What it may have below it. Set by a tenant above."""
     @_builtins.property
     def contact(self) -> Global___Contact:
         """Who to talk to."""
@@ -83,6 +124,28 @@ class Tenant(_message.Message):
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
+
+    @_builtins.property
+    def suspension(self) -> Global___Suspension:
+        """Why it is suspended; unset while it may send."""
+
+    @_builtins.property
+    def limits(self) -> Global___TenantLimits:
+        """Limits of its own. Set by a tenant above."""
+
+    @_builtins.property
+    def price(self) -> Global___Price:
+        """What its credits cost; unset: as for the nearest tenant above that has a price. Set by a tenant above."""
+
+    @_builtins.property
+    def refund_policy(self) -> Global___RefundPolicy:
+        """For which outcomes a credit comes back; unset: as for the nearest tenant above that has a policy, and for none if
+        there is no such tenant. Set by a tenant above.
+        """
+
+    @_builtins.property
+    def effective_terms(self) -> Global___EffectiveTerms:
+        """What holds for it, from itself and from the tenants above."""
 
     def __init__(
         self,
@@ -96,10 +159,16 @@ class Tenant(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        kind: Global___Tenant.Kind.ValueType = ...,
+        suspension: Global___Suspension | None = ...,
+        limits: Global___TenantLimits | None = ...,
+        price: Global___Price | None = ...,
+        refund_policy: Global___RefundPolicy | None = ...,
+        effective_terms: Global___EffectiveTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "create_time", b"create_time", "effective_terms", b"effective_terms", "limits", b"limits", "price", b"price", "refund_policy", b"refund_policy", "suspension", b"suspension", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "create_time", b"create_time", "default_sender", b"default_sender", "display_name", b"display_name", "etag", b"etag", "name", b"name", "parent", b"parent", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "create_time", b"create_time", "default_sender", b"default_sender", "display_name", b"display_name", "effective_terms", b"effective_terms", "etag", b"etag", "kind", b"kind", "limits", b"limits", "name", b"name", "parent", b"parent", "price", b"price", "refund_policy", b"refund_policy", "state", b"state", "suspension", b"suspension", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -138,3 +207,273 @@ class Contact(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Contact: _TypeAlias = Contact  # noqa: Y015
+
+@_typing.final
+class Suspension(_message.Message):
+    """That a tenant may not send."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    SUSPENDED_BY_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """`tenants/{tenant}`: which tenant was suspended, this one or one above it; empty if the caller does not see it."""
+    reason: _builtins.str
+    """Why, as given; empty if it was a tenant above that the caller does not see."""
+    suspended_by: _builtins.str
+    """`tenants/{tenant}`: whose credentials did it; empty if the caller sees neither it nor what was suspended."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        suspended_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "start_time", b"start_time", "suspended_by", b"suspended_by", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suspension: _TypeAlias = Suspension  # noqa: Y015
+
+@_typing.final
+class TenantLimits(_message.Message):
+    """Limits of a tenant. Each holds for the tenant together with everything below it; unset: no such limit.
+
+    Recipients are counted when their credits are leased to a worker, less those that come back unspent, in windows of
+    UTC. What a worker has leased at the end of a window it may spend in the next one, so a limit can be passed by that
+    much: a lease is at most a twentieth of the limit, or 100 credits.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOURLY_RECIPIENTS_FIELD_NUMBER: _builtins.int
+    DAILY_RECIPIENTS_FIELD_NUMBER: _builtins.int
+    MONTHLY_RECIPIENTS_FIELD_NUMBER: _builtins.int
+    MONTHLY_SPEND_MICROS_FIELD_NUMBER: _builtins.int
+    MAX_TENANTS_FIELD_NUMBER: _builtins.int
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_MESSAGE_RECIPIENTS_FIELD_NUMBER: _builtins.int
+    hourly_recipients: _builtins.int
+    """Recipients per hour, 0 to 10^15."""
+    daily_recipients: _builtins.int
+    """Recipients per day, 0 to 10^15."""
+    monthly_recipients: _builtins.int
+    """Recipients per calendar month, 0 to 10^15."""
+    monthly_spend_micros: _builtins.int
+    """Money per calendar month in millionths of the unit of the currency of the price that holds for this tenant, 0 to
+    10^15. Without a price, or with a price of 0, it limits nothing.
+    """
+    max_tenants: _builtins.int
+    """Tenants below this one, at any depth, 0 to 10^9."""
+    max_message_bytes: _builtins.int
+    """Size of one message in bytes as submitted, 1 to 10^9."""
+    max_message_recipients: _builtins.int
+    """Recipients of one message, 1 to 10^6."""
+    def __init__(
+        self,
+        *,
+        hourly_recipients: _builtins.int | None = ...,
+        daily_recipients: _builtins.int | None = ...,
+        monthly_recipients: _builtins.int | None = ...,
+        monthly_spend_micros: _builtins.int | None = ...,
+        max_tenants: _builtins.int | None = ...,
+        max_message_bytes: _builtins.int | None = ...,
+        max_message_recipients: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_daily_recipients", b"_daily_recipients", "_hourly_recipients", b"_hourly_recipients", "_max_message_bytes", b"_max_message_bytes", "_max_message_recipients", b"_max_message_recipients", "_max_tenants", b"_max_tenants", "_monthly_recipients", b"_monthly_recipients", "_monthly_spend_micros", b"_monthly_spend_micros", "daily_recipients", b"daily_recipients", "hourly_recipients", b"hourly_recipients", "max_message_bytes", b"max_message_bytes", "max_message_recipients", b"max_message_recipients", "max_tenants", b"max_tenants", "monthly_recipients", b"monthly_recipients", "monthly_spend_micros", b"monthly_spend_micros"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_daily_recipients", b"_daily_recipients", "_hourly_recipients", b"_hourly_recipients", "_max_message_bytes", b"_max_message_bytes", "_max_message_recipients", b"_max_message_recipients", "_max_tenants", b"_max_tenants", "_monthly_recipients", b"_monthly_recipients", "_monthly_spend_micros", b"_monthly_spend_micros", "daily_recipients", b"daily_recipients", "hourly_recipients", b"hourly_recipients", "max_message_bytes", b"max_message_bytes", "max_message_recipients", b"max_message_recipients", "max_tenants", b"max_tenants", "monthly_recipients", b"monthly_recipients", "monthly_spend_micros", b"monthly_spend_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__daily_recipients: _TypeAlias = _typing.Literal["daily_recipients"]  # noqa: Y015
+    _WhichOneofArgType__daily_recipients: _TypeAlias = _typing.Literal["_daily_recipients", b"_daily_recipients"]  # noqa: Y015
+    _WhichOneofReturnType__hourly_recipients: _TypeAlias = _typing.Literal["hourly_recipients"]  # noqa: Y015
+    _WhichOneofArgType__hourly_recipients: _TypeAlias = _typing.Literal["_hourly_recipients", b"_hourly_recipients"]  # noqa: Y015
+    _WhichOneofReturnType__max_message_bytes: _TypeAlias = _typing.Literal["max_message_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_message_bytes: _TypeAlias = _typing.Literal["_max_message_bytes", b"_max_message_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__max_message_recipients: _TypeAlias = _typing.Literal["max_message_recipients"]  # noqa: Y015
+    _WhichOneofArgType__max_message_recipients: _TypeAlias = _typing.Literal["_max_message_recipients", b"_max_message_recipients"]  # noqa: Y015
+    _WhichOneofReturnType__max_tenants: _TypeAlias = _typing.Literal["max_tenants"]  # noqa: Y015
+    _WhichOneofArgType__max_tenants: _TypeAlias = _typing.Literal["_max_tenants", b"_max_tenants"]  # noqa: Y015
+    _WhichOneofReturnType__monthly_recipients: _TypeAlias = _typing.Literal["monthly_recipients"]  # noqa: Y015
+    _WhichOneofArgType__monthly_recipients: _TypeAlias = _typing.Literal["_monthly_recipients", b"_monthly_recipients"]  # noqa: Y015
+    _WhichOneofReturnType__monthly_spend_micros: _TypeAlias = _typing.Literal["monthly_spend_micros"]  # noqa: Y015
+    _WhichOneofArgType__monthly_spend_micros: _TypeAlias = _typing.Literal["_monthly_spend_micros", b"_monthly_spend_micros"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__daily_recipients) -> _WhichOneofReturnType__daily_recipients | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__hourly_recipients) -> _WhichOneofReturnType__hourly_recipients | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_message_bytes) -> _WhichOneofReturnType__max_message_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_message_recipients) -> _WhichOneofReturnType__max_message_recipients | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tenants) -> _WhichOneofReturnType__max_tenants | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_recipients) -> _WhichOneofReturnType__monthly_recipients | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_spend_micros) -> _WhichOneofReturnType__monthly_spend_micros | None: ...
+
+Global___TenantLimits: _TypeAlias = TenantLimits  # noqa: Y015
+
+@_typing.final
+class Price(_message.Message):
+    """What credits cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    MICROS_PER_THOUSAND_FIELD_NUMBER: _builtins.int
+    currency_code: _builtins.str
+    """Code of ISO 4217: three capitals."""
+    micros_per_thousand: _builtins.int
+    """Price of 1,000 credits in millionths of the currency's unit, 0 to 10^15."""
+    def __init__(
+        self,
+        *,
+        currency_code: _builtins.str = ...,
+        micros_per_thousand: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "micros_per_thousand", b"micros_per_thousand"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Price: _TypeAlias = Price  # noqa: Y015
+
+@_typing.final
+class RefundPolicy(_message.Message):
+    """For which outcomes of a recipient the credit comes back. A recipient's credit comes back once at most."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RefundPolicy._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: RefundPolicy._Outcome.ValueType  # 0
+        """Never sent."""
+        OUTCOME_BOUNCED: RefundPolicy._Outcome.ValueType  # 1
+        """The remote server refused it for good, before it was delivered."""
+        OUTCOME_EXPIRED: RefundPolicy._Outcome.ValueType  # 2
+        """It was given up after its lifetime."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+        """How it ended for a recipient."""
+
+    OUTCOME_UNSPECIFIED: RefundPolicy.Outcome.ValueType  # 0
+    """Never sent."""
+    OUTCOME_BOUNCED: RefundPolicy.Outcome.ValueType  # 1
+    """The remote server refused it for good, before it was delivered."""
+    OUTCOME_EXPIRED: RefundPolicy.Outcome.ValueType  # 2
+    """It was given up after its lifetime."""
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedScalarFieldContainer[Global___RefundPolicy.Outcome.ValueType]:
+        """The outcomes; none: no credit comes back."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___RefundPolicy.Outcome.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundPolicy: _TypeAlias = RefundPolicy  # noqa: Y015
+
+@_typing.final
+class EffectiveTerms(_message.Message):
+    """What holds for a tenant: the smallest of its own limits and those above, and the nearest price and refund policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMITS_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    PRICE_SOURCE_FIELD_NUMBER: _builtins.int
+    REFUND_POLICY_FIELD_NUMBER: _builtins.int
+    REFUND_POLICY_SOURCE_FIELD_NUMBER: _builtins.int
+    price_source: _builtins.str
+    """`tenants/{tenant}` the price comes from; empty: none, or one that the caller does not see."""
+    refund_policy_source: _builtins.str
+    """`tenants/{tenant}` the refund policy comes from; empty: none, or one that the caller does not see."""
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EffectiveLimit]:
+        """One for each limit that holds."""
+
+    @_builtins.property
+    def price(self) -> Global___Price:
+        """The price; unset: there is none."""
+
+    @_builtins.property
+    def refund_policy(self) -> Global___RefundPolicy:
+        """Outcomes whose credit comes back."""
+
+    def __init__(
+        self,
+        *,
+        limits: _abc.Iterable[Global___EffectiveLimit] | None = ...,
+        price: Global___Price | None = ...,
+        price_source: _builtins.str = ...,
+        refund_policy: Global___RefundPolicy | None = ...,
+        refund_policy_source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "refund_policy", b"refund_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "price", b"price", "price_source", b"price_source", "refund_policy", b"refund_policy", "refund_policy_source", b"refund_policy_source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EffectiveTerms: _TypeAlias = EffectiveTerms  # noqa: Y015
+
+@_typing.final
+class EffectiveLimit(_message.Message):
+    """A limit that holds for a tenant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    limit: _builtins.str
+    """Name of the field of TenantLimits."""
+    value: _builtins.int
+    """Its value."""
+    source: _builtins.str
+    """`tenants/{tenant}` that has the limit; empty: one that the caller does not see."""
+    used: _builtins.int
+    """How much of it that tenant and those below it have used in the running window, or how many tenants there are; only
+    where the caller sees the source. For monthly_spend_micros in millionths of the currency's unit. 0 for limits of a
+    single message.
+    """
+    def __init__(
+        self,
+        *,
+        limit: _builtins.str = ...,
+        value: _builtins.int = ...,
+        source: _builtins.str = ...,
+        used: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "source", b"source", "used", b"used", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EffectiveLimit: _TypeAlias = EffectiveLimit  # noqa: Y015

@@ -5,6 +5,7 @@ import warnings
 
 from barua.control.v1 import tenant_pb2 as barua_dot_control_dot_v1_dot_tenant__pb2
 from barua.control.v1 import tenant_service_pb2 as barua_dot_control_dot_v1_dot_tenant__service__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -51,6 +52,26 @@ class TenantServiceStub:
                 request_serializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.ListTenantsRequest.SerializeToString,
                 response_deserializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.ListTenantsResponse.FromString,
                 _registered_method=True)
+        self.UpdateTenant = channel.unary_unary(
+                '/barua.control.v1.TenantService/UpdateTenant',
+                request_serializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.UpdateTenantRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_tenant__pb2.Tenant.FromString,
+                _registered_method=True)
+        self.SuspendTenant = channel.unary_unary(
+                '/barua.control.v1.TenantService/SuspendTenant',
+                request_serializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.SuspendTenantRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_tenant__pb2.Tenant.FromString,
+                _registered_method=True)
+        self.ResumeTenant = channel.unary_unary(
+                '/barua.control.v1.TenantService/ResumeTenant',
+                request_serializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.ResumeTenantRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_tenant__pb2.Tenant.FromString,
+                _registered_method=True)
+        self.DeleteTenant = channel.unary_unary(
+                '/barua.control.v1.TenantService/DeleteTenant',
+                request_serializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.DeleteTenantRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class TenantServiceServicer:
@@ -60,22 +81,64 @@ class TenantServiceServicer:
     def CreateTenant(self, request, context):
         """Makes a tenant below another, with its first login and credits if wanted, all or nothing.
         Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: the parent is not there for the
-        caller. ALREADY_EXISTS: the tenant id or the login's username is taken. FAILED_PRECONDITION
-        (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
+        caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant.
+        FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
+        FAILED_PRECONDITION: the parent is an account, the tree has 16 levels, or a limit max_tenants is reached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTenant(self, request, context):
-        """Returns one tenant. Read-only. NOT_FOUND: not there for the caller.
+        """Returns one tenant, with the limits and the price that hold for it. Read-only. NOT_FOUND: not there for the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTenants(self, request, context):
-        """Lists the tenants directly below one, by name. Read-only. INVALID_ARGUMENT: bad page token or size.
+        """Lists the tenants below one, directly or all of them, by id. Read-only. INVALID_ARGUMENT: bad page token or size,
+        or an unknown state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTenant(self, request, context):
+        """Changes a tenant. A tenant may change its own display_name, contact and default_sender; kind, limits, price and
+        refund_policy only a tenant above it may change (PERMISSION_DENIED). Limits hold for what is leased from then on.
+        Idempotent. INVALID_ARGUMENT: a field is malformed, or the mask names one that cannot be updated or is empty with
+        nothing set. NOT_FOUND: not there for the caller. ABORTED: the etag is stale. FAILED_PRECONDITION: the tenant would
+        become an account with tenants below it, or it is the operator and would be limited.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendTenant(self, request, context):
+        """Lets a tenant and those below it neither send nor change anything any more, within a second; mail that was accepted
+        is delivered. For a tenant that is suspended already, replaces the reason. Idempotent. INVALID_ARGUMENT: no reason.
+        PERMISSION_DENIED: it is the caller's own tenant, or a tenant above the caller suspended it. NOT_FOUND: not there
+        for the caller. ABORTED: the etag is stale.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTenant(self, request, context):
+        """Takes a suspension back; where a tenant above is suspended, that one still holds. For a tenant that is not
+        suspended changes nothing. Idempotent. PERMISSION_DENIED: it is the caller's own tenant, or a tenant above the
+        caller suspended it. NOT_FOUND: not there for the caller. ABORTED: the etag is stale.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTenant(self, request, context):
+        """Deletes a tenant with its logins, keys, OAuth clients, domains, webhooks and alert rules. Its ledger and the history
+        of its messages stay, and its id is not given again. PERMISSION_DENIED: it is the caller's own tenant. NOT_FOUND: not there for the
+        caller, or deleted before without this request_id. FAILED_PRECONDITION: it has tenants below it, or credits, also
+        leased ones. ABORTED: the etag is stale.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,6 +161,26 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.ListTenants,
                     request_deserializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.ListTenantsRequest.FromString,
                     response_serializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.ListTenantsResponse.SerializeToString,
+            ),
+            'UpdateTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTenant,
+                    request_deserializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.UpdateTenantRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_tenant__pb2.Tenant.SerializeToString,
+            ),
+            'SuspendTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendTenant,
+                    request_deserializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.SuspendTenantRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_tenant__pb2.Tenant.SerializeToString,
+            ),
+            'ResumeTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTenant,
+                    request_deserializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.ResumeTenantRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_tenant__pb2.Tenant.SerializeToString,
+            ),
+            'DeleteTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTenant,
+                    request_deserializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.DeleteTenantRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -182,6 +265,114 @@ class TenantService:
             '/barua.control.v1.TenantService/ListTenants',
             barua_dot_control_dot_v1_dot_tenant__service__pb2.ListTenantsRequest.SerializeToString,
             barua_dot_control_dot_v1_dot_tenant__service__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.TenantService/UpdateTenant',
+            barua_dot_control_dot_v1_dot_tenant__service__pb2.UpdateTenantRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_tenant__pb2.Tenant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.TenantService/SuspendTenant',
+            barua_dot_control_dot_v1_dot_tenant__service__pb2.SuspendTenantRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_tenant__pb2.Tenant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.TenantService/ResumeTenant',
+            barua_dot_control_dot_v1_dot_tenant__service__pb2.ResumeTenantRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_tenant__pb2.Tenant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.TenantService/DeleteTenant',
+            barua_dot_control_dot_v1_dot_tenant__service__pb2.DeleteTenantRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

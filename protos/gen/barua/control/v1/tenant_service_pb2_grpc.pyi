@@ -6,6 +6,7 @@ isort:skip_file
 from barua.control.v1 import tenant_pb2 as _tenant_pb2
 from barua.control.v1 import tenant_service_pb2 as _tenant_service_pb2
 from collections import abc as _abc
+from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -37,13 +38,40 @@ class TenantServiceStub:
     CreateTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.CreateTenantRequest, _tenant_pb2.Tenant]
     """Makes a tenant below another, with its first login and credits if wanted, all or nothing.
     Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: the parent is not there for the
-    caller. ALREADY_EXISTS: the tenant id or the login's username is taken. FAILED_PRECONDITION
-    (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
+    caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant.
+    FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
+    FAILED_PRECONDITION: the parent is an account, the tree has 16 levels, or a limit max_tenants is reached.
     """
     GetTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.GetTenantRequest, _tenant_pb2.Tenant]
-    """Returns one tenant. Read-only. NOT_FOUND: not there for the caller."""
+    """Returns one tenant, with the limits and the price that hold for it. Read-only. NOT_FOUND: not there for the caller."""
     ListTenants: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.ListTenantsRequest, _tenant_service_pb2.ListTenantsResponse]
-    """Lists the tenants directly below one, by name. Read-only. INVALID_ARGUMENT: bad page token or size."""
+    """Lists the tenants below one, directly or all of them, by id. Read-only. INVALID_ARGUMENT: bad page token or size,
+    or an unknown state.
+    """
+    UpdateTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.UpdateTenantRequest, _tenant_pb2.Tenant]
+    """Changes a tenant. A tenant may change its own display_name, contact and default_sender; kind, limits, price and
+    refund_policy only a tenant above it may change (PERMISSION_DENIED). Limits hold for what is leased from then on.
+    Idempotent. INVALID_ARGUMENT: a field is malformed, or the mask names one that cannot be updated or is empty with
+    nothing set. NOT_FOUND: not there for the caller. ABORTED: the etag is stale. FAILED_PRECONDITION: the tenant would
+    become an account with tenants below it, or it is the operator and would be limited.
+    """
+    SuspendTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.SuspendTenantRequest, _tenant_pb2.Tenant]
+    """Lets a tenant and those below it neither send nor change anything any more, within a second; mail that was accepted
+    is delivered. For a tenant that is suspended already, replaces the reason. Idempotent. INVALID_ARGUMENT: no reason.
+    PERMISSION_DENIED: it is the caller's own tenant, or a tenant above the caller suspended it. NOT_FOUND: not there
+    for the caller. ABORTED: the etag is stale.
+    """
+    ResumeTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.ResumeTenantRequest, _tenant_pb2.Tenant]
+    """Takes a suspension back; where a tenant above is suspended, that one still holds. For a tenant that is not
+    suspended changes nothing. Idempotent. PERMISSION_DENIED: it is the caller's own tenant, or a tenant above the
+    caller suspended it. NOT_FOUND: not there for the caller. ABORTED: the etag is stale.
+    """
+    DeleteTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.DeleteTenantRequest, _empty_pb2.Empty]
+    """Deletes a tenant with its logins, keys, OAuth clients, domains, webhooks and alert rules. Its ledger and the history
+    of its messages stay, and its id is not given again. PERMISSION_DENIED: it is the caller's own tenant. NOT_FOUND: not there for the
+    caller, or deleted before without this request_id. FAILED_PRECONDITION: it has tenants below it, or credits, also
+    leased ones. ABORTED: the etag is stale.
+    """
 
 @_typing.type_check_only
 class TenantServiceAsyncStub(TenantServiceStub):
@@ -53,13 +81,40 @@ class TenantServiceAsyncStub(TenantServiceStub):
     CreateTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.CreateTenantRequest, _tenant_pb2.Tenant]  # type: ignore[assignment]
     """Makes a tenant below another, with its first login and credits if wanted, all or nothing.
     Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: the parent is not there for the
-    caller. ALREADY_EXISTS: the tenant id or the login's username is taken. FAILED_PRECONDITION
-    (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
+    caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant.
+    FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
+    FAILED_PRECONDITION: the parent is an account, the tree has 16 levels, or a limit max_tenants is reached.
     """
     GetTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.GetTenantRequest, _tenant_pb2.Tenant]  # type: ignore[assignment]
-    """Returns one tenant. Read-only. NOT_FOUND: not there for the caller."""
+    """Returns one tenant, with the limits and the price that hold for it. Read-only. NOT_FOUND: not there for the caller."""
     ListTenants: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.ListTenantsRequest, _tenant_service_pb2.ListTenantsResponse]  # type: ignore[assignment]
-    """Lists the tenants directly below one, by name. Read-only. INVALID_ARGUMENT: bad page token or size."""
+    """Lists the tenants below one, directly or all of them, by id. Read-only. INVALID_ARGUMENT: bad page token or size,
+    or an unknown state.
+    """
+    UpdateTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.UpdateTenantRequest, _tenant_pb2.Tenant]  # type: ignore[assignment]
+    """Changes a tenant. A tenant may change its own display_name, contact and default_sender; kind, limits, price and
+    refund_policy only a tenant above it may change (PERMISSION_DENIED). Limits hold for what is leased from then on.
+    Idempotent. INVALID_ARGUMENT: a field is malformed, or the mask names one that cannot be updated or is empty with
+    nothing set. NOT_FOUND: not there for the caller. ABORTED: the etag is stale. FAILED_PRECONDITION: the tenant would
+    become an account with tenants below it, or it is the operator and would be limited.
+    """
+    SuspendTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.SuspendTenantRequest, _tenant_pb2.Tenant]  # type: ignore[assignment]
+    """Lets a tenant and those below it neither send nor change anything any more, within a second; mail that was accepted
+    is delivered. For a tenant that is suspended already, replaces the reason. Idempotent. INVALID_ARGUMENT: no reason.
+    PERMISSION_DENIED: it is the caller's own tenant, or a tenant above the caller suspended it. NOT_FOUND: not there
+    for the caller. ABORTED: the etag is stale.
+    """
+    ResumeTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.ResumeTenantRequest, _tenant_pb2.Tenant]  # type: ignore[assignment]
+    """Takes a suspension back; where a tenant above is suspended, that one still holds. For a tenant that is not
+    suspended changes nothing. Idempotent. PERMISSION_DENIED: it is the caller's own tenant, or a tenant above the
+    caller suspended it. NOT_FOUND: not there for the caller. ABORTED: the etag is stale.
+    """
+    DeleteTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.DeleteTenantRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Deletes a tenant with its logins, keys, OAuth clients, domains, webhooks and alert rules. Its ledger and the history
+    of its messages stay, and its id is not given again. PERMISSION_DENIED: it is the caller's own tenant. NOT_FOUND: not there for the
+    caller, or deleted before without this request_id. FAILED_PRECONDITION: it has tenants below it, or credits, also
+    leased ones. ABORTED: the etag is stale.
+    """
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tenants: the tree of accounts. A caller sees its own tenant and those below it; all others are NOT_FOUND."""
@@ -72,8 +127,9 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tenant_pb2.Tenant, _abc.Awaitable[_tenant_pb2.Tenant]]:
         """Makes a tenant below another, with its first login and credits if wanted, all or nothing.
         Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: the parent is not there for the
-        caller. ALREADY_EXISTS: the tenant id or the login's username is taken. FAILED_PRECONDITION
-        (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
+        caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant.
+        FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
+        FAILED_PRECONDITION: the parent is an account, the tree has 16 levels, or a limit max_tenants is reached.
         """
 
     @_abc_1.abstractmethod
@@ -82,7 +138,7 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_service_pb2.GetTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.Tenant, _abc.Awaitable[_tenant_pb2.Tenant]]:
-        """Returns one tenant. Read-only. NOT_FOUND: not there for the caller."""
+        """Returns one tenant, with the limits and the price that hold for it. Read-only. NOT_FOUND: not there for the caller."""
 
     @_abc_1.abstractmethod
     def ListTenants(
@@ -90,6 +146,56 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_service_pb2.ListTenantsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_service_pb2.ListTenantsResponse, _abc.Awaitable[_tenant_service_pb2.ListTenantsResponse]]:
-        """Lists the tenants directly below one, by name. Read-only. INVALID_ARGUMENT: bad page token or size."""
+        """Lists the tenants below one, directly or all of them, by id. Read-only. INVALID_ARGUMENT: bad page token or size,
+        or an unknown state.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateTenant(
+        self,
+        request: _tenant_service_pb2.UpdateTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.Tenant, _abc.Awaitable[_tenant_pb2.Tenant]]:
+        """Changes a tenant. A tenant may change its own display_name, contact and default_sender; kind, limits, price and
+        refund_policy only a tenant above it may change (PERMISSION_DENIED). Limits hold for what is leased from then on.
+        Idempotent. INVALID_ARGUMENT: a field is malformed, or the mask names one that cannot be updated or is empty with
+        nothing set. NOT_FOUND: not there for the caller. ABORTED: the etag is stale. FAILED_PRECONDITION: the tenant would
+        become an account with tenants below it, or it is the operator and would be limited.
+        """
+
+    @_abc_1.abstractmethod
+    def SuspendTenant(
+        self,
+        request: _tenant_service_pb2.SuspendTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.Tenant, _abc.Awaitable[_tenant_pb2.Tenant]]:
+        """Lets a tenant and those below it neither send nor change anything any more, within a second; mail that was accepted
+        is delivered. For a tenant that is suspended already, replaces the reason. Idempotent. INVALID_ARGUMENT: no reason.
+        PERMISSION_DENIED: it is the caller's own tenant, or a tenant above the caller suspended it. NOT_FOUND: not there
+        for the caller. ABORTED: the etag is stale.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeTenant(
+        self,
+        request: _tenant_service_pb2.ResumeTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.Tenant, _abc.Awaitable[_tenant_pb2.Tenant]]:
+        """Takes a suspension back; where a tenant above is suspended, that one still holds. For a tenant that is not
+        suspended changes nothing. Idempotent. PERMISSION_DENIED: it is the caller's own tenant, or a tenant above the
+        caller suspended it. NOT_FOUND: not there for the caller. ABORTED: the etag is stale.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTenant(
+        self,
+        request: _tenant_service_pb2.DeleteTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Deletes a tenant with its logins, keys, OAuth clients, domains, webhooks and alert rules. Its ledger and the history
+        of its messages stay, and its id is not given again. PERMISSION_DENIED: it is the caller's own tenant. NOT_FOUND: not there for the
+        caller, or deleted before without this request_id. FAILED_PRECONDITION: it has tenants below it, or credits, also
+        leased ones. ABORTED: the etag is stale.
+        """
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -70,6 +70,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The message carries the trace of a loop: too many Received fields. INVALID_ARGUMENT, 554 5.4.6."""
     REASON_BAD_CONTENT: _Reason.ValueType  # 21
     """The message's content is malformed: header, line endings or control characters. INVALID_ARGUMENT, 550 5.6.0."""
+    REASON_POSITION_LOST: _Reason.ValueType  # 22
+    """What a stream should go on from is no longer on record, or belongs to another history. OUT_OF_RANGE."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reasons of refusals. The comment of each value names the gRPC code and the SMTP reply that go with it."""
@@ -118,4 +120,6 @@ REASON_MAIL_LOOP: Reason.ValueType  # 20
 """The message carries the trace of a loop: too many Received fields. INVALID_ARGUMENT, 554 5.4.6."""
 REASON_BAD_CONTENT: Reason.ValueType  # 21
 """The message's content is malformed: header, line endings or control characters. INVALID_ARGUMENT, 550 5.6.0."""
+REASON_POSITION_LOST: Reason.ValueType  # 22
+"""What a stream should go on from is no longer on record, or belongs to another history. OUT_OF_RANGE."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

@@ -82,6 +82,9 @@ class Event(_message.Message):
     NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
     CREDITS_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    EGRESS_SOURCE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Place in the holder's outbox, from 1, rising, gaps allowed."""
     kind: Global___Event.Kind.ValueType
@@ -116,6 +119,12 @@ class Event(_message.Message):
     """Lease the credits are of; 0: no charge."""
     credits: _builtins.int
     """Credits spent (RECEIVED) or returned (LEASE_RELEASED)."""
+    stream: _builtins.str
+    """Stream that the message belongs to, such as "news"; only in RECEIVED."""
+    provider: _builtins.str
+    """SMTP provider that was used, "{tenant}/{id}"; empty: the built-in MTA. Only in DELIVERED, DEFERRED and BOUNCED."""
+    egress_source: _builtins.str
+    """Id of the source that was used; empty: the machine's default address. Only in DELIVERED, DEFERRED and BOUNCED."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -146,10 +155,13 @@ class Event(_message.Message):
         next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
         lease_id: _builtins.int = ...,
         credits: _builtins.int = ...,
+        stream: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        egress_source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next_attempt_time", b"next_attempt_time", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "code", b"code", "credits", b"credits", "enhanced_code", b"enhanced_code", "kind", b"kind", "lease_id", b"lease_id", "message_id", b"message_id", "next_attempt_time", b"next_attempt_time", "recipient", b"recipient", "recipient_id", b"recipient_id", "remote_host", b"remote_host", "sender", b"sender", "sequence", b"sequence", "size_bytes", b"size_bytes", "source", b"source", "subject", b"subject", "tenant_id", b"tenant_id", "text", b"text", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "code", b"code", "credits", b"credits", "egress_source", b"egress_source", "enhanced_code", b"enhanced_code", "kind", b"kind", "lease_id", b"lease_id", "message_id", b"message_id", "next_attempt_time", b"next_attempt_time", "provider", b"provider", "recipient", b"recipient", "recipient_id", b"recipient_id", "remote_host", b"remote_host", "sender", b"sender", "sequence", b"sequence", "size_bytes", b"size_bytes", "source", b"source", "stream", b"stream", "subject", b"subject", "tenant_id", b"tenant_id", "text", b"text", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,7 +49,8 @@ class JournalServiceServicer:
     def PushEvents(self, request, context):
         """Records events of one holder, in order, all or nothing, together with the credits they cost or return. Idempotent:
         events at or below the highest sequence already recorded for the holder are passed over.
-        INVALID_ARGUMENT: sequences do not rise, or more than 10,000 events.
+        Each event also gets its place in the order of everything that happened, which consumers and watchers follow.
+        INVALID_ARGUMENT: sequences do not rise, an event is malformed, or there are more than 10,000.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

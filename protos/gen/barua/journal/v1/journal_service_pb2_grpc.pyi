@@ -36,7 +36,8 @@ class JournalServiceStub:
     PushEvents: _grpc.UnaryUnaryMultiCallable[_journal_service_pb2.PushEventsRequest, _journal_service_pb2.PushEventsResponse]
     """Records events of one holder, in order, all or nothing, together with the credits they cost or return. Idempotent:
     events at or below the highest sequence already recorded for the holder are passed over.
-    INVALID_ARGUMENT: sequences do not rise, or more than 10,000 events.
+    Each event also gets its place in the order of everything that happened, which consumers and watchers follow.
+    INVALID_ARGUMENT: sequences do not rise, an event is malformed, or there are more than 10,000.
     """
 
 @_typing.type_check_only
@@ -47,7 +48,8 @@ class JournalServiceAsyncStub(JournalServiceStub):
     PushEvents: _aio.UnaryUnaryMultiCallable[_journal_service_pb2.PushEventsRequest, _journal_service_pb2.PushEventsResponse]  # type: ignore[assignment]
     """Records events of one holder, in order, all or nothing, together with the credits they cost or return. Idempotent:
     events at or below the highest sequence already recorded for the holder are passed over.
-    INVALID_ARGUMENT: sequences do not rise, or more than 10,000 events.
+    Each event also gets its place in the order of everything that happened, which consumers and watchers follow.
+    INVALID_ARGUMENT: sequences do not rise, an event is malformed, or there are more than 10,000.
     """
 
 class JournalServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -61,7 +63,8 @@ class JournalServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_journal_service_pb2.PushEventsResponse, _abc.Awaitable[_journal_service_pb2.PushEventsResponse]]:
         """Records events of one holder, in order, all or nothing, together with the credits they cost or return. Idempotent:
         events at or below the highest sequence already recorded for the holder are passed over.
-        INVALID_ARGUMENT: sequences do not rise, or more than 10,000 events.
+        Each event also gets its place in the order of everything that happened, which consumers and watchers follow.
+        INVALID_ARGUMENT: sequences do not rise, an event is malformed, or there are more than 10,000.
         """
 
 def add_JournalServiceServicer_to_server(servicer: JournalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$barua/mta/v1/injection_service.proto\x12\x0c\x62\x61rua.mta.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/rpc/status.proto\"\xb4\x01\n\x14SubmitMessageRequest\x12\x17\n\ttenant_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06sender\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrecipients\x18\x03 \x03(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63ontent\x18\x04 \x01(\x0c\x42\x04\xe2\x41\x01\x02\x12\x1f\n\x11\x66rom_display_name\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\"v\n\x15SubmitMessageResponse\x12\x12\n\nmessage_id\x18\x01 \x01(\x03\x12.\n\x07results\x18\x02 \x03(\x0b\x32\x1d.barua.mta.v1.RecipientResult\x12\x19\n\x11message_id_header\x18\x03 \x01(\t\"^\n\x0fRecipientResult\x12\x11\n\trecipient\x18\x01 \x01(\t\x12\x14\n\x0crecipient_id\x18\x02 \x01(\x03\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status2l\n\x10InjectionService\x12X\n\rSubmitMessage\x12\".barua.mta.v1.SubmitMessageRequest\x1a#.barua.mta.v1.SubmitMessageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$barua/mta/v1/injection_service.proto\x12\x0c\x62\x61rua.mta.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/rpc/status.proto\"\xe7\x01\n\x14SubmitMessageRequest\x12\x17\n\ttenant_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06sender\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrecipients\x18\x03 \x03(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63ontent\x18\x04 \x01(\x0c\x42\x04\xe2\x41\x01\x02\x12\x1f\n\x11\x66rom_display_name\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06stream\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rsmtp_provider\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\"v\n\x15SubmitMessageResponse\x12\x12\n\nmessage_id\x18\x01 \x01(\x03\x12.\n\x07results\x18\x02 \x03(\x0b\x32\x1d.barua.mta.v1.RecipientResult\x12\x19\n\x11message_id_header\x18\x03 \x01(\t\"^\n\x0fRecipientResult\x12\x11\n\trecipient\x18\x01 \x01(\t\x12\x14\n\x0crecipient_id\x18\x02 \x01(\x03\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status2l\n\x10InjectionService\x12X\n\rSubmitMessage\x12\".barua.mta.v1.SubmitMessageRequest\x1a#.barua.mta.v1.SubmitMessageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,12 +45,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['from_display_name']._serialized_options = b'\342A\001\001'
   _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['stream']._loaded_options = None
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['stream']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['smtp_provider']._loaded_options = None
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['smtp_provider']._serialized_options = b'\342A\001\001'
   _globals['_SUBMITMESSAGEREQUEST']._serialized_start=113
-  _globals['_SUBMITMESSAGEREQUEST']._serialized_end=293
-  _globals['_SUBMITMESSAGERESPONSE']._serialized_start=295
-  _globals['_SUBMITMESSAGERESPONSE']._serialized_end=413
-  _globals['_RECIPIENTRESULT']._serialized_start=415
-  _globals['_RECIPIENTRESULT']._serialized_end=509
-  _globals['_INJECTIONSERVICE']._serialized_start=511
-  _globals['_INJECTIONSERVICE']._serialized_end=619
+  _globals['_SUBMITMESSAGEREQUEST']._serialized_end=344
+  _globals['_SUBMITMESSAGERESPONSE']._serialized_start=346
+  _globals['_SUBMITMESSAGERESPONSE']._serialized_end=464
+  _globals['_RECIPIENTRESULT']._serialized_start=466
+  _globals['_RECIPIENTRESULT']._serialized_end=560
+  _globals['_INJECTIONSERVICE']._serialized_start=562
+  _globals['_INJECTIONSERVICE']._serialized_end=670
 # @@protoc_insertion_point(module_scope)

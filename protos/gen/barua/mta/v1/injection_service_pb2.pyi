@@ -31,6 +31,8 @@ class SubmitMessageRequest(_message.Message):
     CONTENT_FIELD_NUMBER: _builtins.int
     FROM_DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    SMTP_PROVIDER_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Tenant id to send for; only with the operator's token, which needs it."""
     sender: _builtins.str
@@ -41,6 +43,15 @@ class SubmitMessageRequest(_message.Message):
     """Display name for the From field if that is added."""
     validate_only: _builtins.bool
     """Check everything, store nothing, charge nothing."""
+    stream: _builtins.str
+    """The kind of mail it is, such as "news": 1 to 63 of a-z, 0-9, ".", "_" and "-". Suppressions for this stream hold,
+    and those for all streams. Empty: that of the content's X-Barua-Stream field, if it has one.
+    """
+    smtp_provider: _builtins.str
+    """SMTP provider to go through: the id of one of the tenant's own or of a shared one above it, or `builtin`. Empty: the
+    tenant's default. NOT_FOUND: there is none. RESOURCE_EXHAUSTED (RATE_LIMITED): its hourly or daily limit is used up;
+    metadata `provider` and `window` say which.
+    """
     @_builtins.property
     def recipients(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Envelope recipients, 1 to 1000. Repeated addresses get one copy."""
@@ -54,10 +65,12 @@ class SubmitMessageRequest(_message.Message):
         content: _builtins.bytes = ...,
         from_display_name: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        stream: _builtins.str = ...,
+        smtp_provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "from_display_name", b"from_display_name", "recipients", b"recipients", "sender", b"sender", "tenant_id", b"tenant_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "from_display_name", b"from_display_name", "recipients", b"recipients", "sender", b"sender", "smtp_provider", b"smtp_provider", "stream", b"stream", "tenant_id", b"tenant_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

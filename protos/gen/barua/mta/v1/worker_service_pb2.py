@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from barua.policy.v1 import policy_service_pb2 as barua_dot_policy_dot_v1_dot_policy__service__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!barua/mta/v1/worker_service.proto\x12\x0c\x62\x61rua.mta.v1\x1a\x1fgoogle/api/field_behavior.proto\".\n\x13RecallLeasesRequest\x12\x17\n\ttenant_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"0\n\x14RecallLeasesResponse\x12\x18\n\x10released_credits\x18\x01 \x01(\x03\";\n\x18\x41\x63knowledgeOutboxRequest\x12\x1f\n\x11recorded_sequence\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"\x1b\n\x19\x41\x63knowledgeOutboxResponse2\xcc\x01\n\rWorkerService\x12U\n\x0cRecallLeases\x12!.barua.mta.v1.RecallLeasesRequest\x1a\".barua.mta.v1.RecallLeasesResponse\x12\x64\n\x11\x41\x63knowledgeOutbox\x12&.barua.mta.v1.AcknowledgeOutboxRequest\x1a\'.barua.mta.v1.AcknowledgeOutboxResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!barua/mta/v1/worker_service.proto\x12\x0c\x62\x61rua.mta.v1\x1a$barua/policy/v1/policy_service.proto\x1a\x1fgoogle/api/field_behavior.proto\".\n\x13RecallLeasesRequest\x12\x17\n\ttenant_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"0\n\x14RecallLeasesResponse\x12\x18\n\x10released_credits\x18\x01 \x01(\x03\";\n\x18\x41\x63knowledgeOutboxRequest\x12\x1f\n\x11recorded_sequence\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"\x1b\n\x19\x41\x63knowledgeOutboxResponse\"\x1b\n\x19TakeCredentialUsesRequest\"J\n\x1aTakeCredentialUsesResponse\x12,\n\x04uses\x18\x01 \x03(\x0b\x32\x1e.barua.policy.v1.CredentialUse2\xb5\x02\n\rWorkerService\x12U\n\x0cRecallLeases\x12!.barua.mta.v1.RecallLeasesRequest\x1a\".barua.mta.v1.RecallLeasesResponse\x12\x64\n\x11\x41\x63knowledgeOutbox\x12&.barua.mta.v1.AcknowledgeOutboxRequest\x1a\'.barua.mta.v1.AcknowledgeOutboxResponse\x12g\n\x12TakeCredentialUses\x12\'.barua.mta.v1.TakeCredentialUsesRequest\x1a(.barua.mta.v1.TakeCredentialUsesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,14 +37,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECALLLEASESREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\342A\001\002'
   _globals['_ACKNOWLEDGEOUTBOXREQUEST'].fields_by_name['recorded_sequence']._loaded_options = None
   _globals['_ACKNOWLEDGEOUTBOXREQUEST'].fields_by_name['recorded_sequence']._serialized_options = b'\342A\001\002'
-  _globals['_RECALLLEASESREQUEST']._serialized_start=84
-  _globals['_RECALLLEASESREQUEST']._serialized_end=130
-  _globals['_RECALLLEASESRESPONSE']._serialized_start=132
-  _globals['_RECALLLEASESRESPONSE']._serialized_end=180
-  _globals['_ACKNOWLEDGEOUTBOXREQUEST']._serialized_start=182
-  _globals['_ACKNOWLEDGEOUTBOXREQUEST']._serialized_end=241
-  _globals['_ACKNOWLEDGEOUTBOXRESPONSE']._serialized_start=243
-  _globals['_ACKNOWLEDGEOUTBOXRESPONSE']._serialized_end=270
-  _globals['_WORKERSERVICE']._serialized_start=273
-  _globals['_WORKERSERVICE']._serialized_end=477
+  _globals['_RECALLLEASESREQUEST']._serialized_start=122
+  _globals['_RECALLLEASESREQUEST']._serialized_end=168
+  _globals['_RECALLLEASESRESPONSE']._serialized_start=170
+  _globals['_RECALLLEASESRESPONSE']._serialized_end=218
+  _globals['_ACKNOWLEDGEOUTBOXREQUEST']._serialized_start=220
+  _globals['_ACKNOWLEDGEOUTBOXREQUEST']._serialized_end=279
+  _globals['_ACKNOWLEDGEOUTBOXRESPONSE']._serialized_start=281
+  _globals['_ACKNOWLEDGEOUTBOXRESPONSE']._serialized_end=308
+  _globals['_TAKECREDENTIALUSESREQUEST']._serialized_start=310
+  _globals['_TAKECREDENTIALUSESREQUEST']._serialized_end=337
+  _globals['_TAKECREDENTIALUSESRESPONSE']._serialized_start=339
+  _globals['_TAKECREDENTIALUSESRESPONSE']._serialized_end=413
+  _globals['_WORKERSERVICE']._serialized_start=416
+  _globals['_WORKERSERVICE']._serialized_end=725
 # @@protoc_insertion_point(module_scope)

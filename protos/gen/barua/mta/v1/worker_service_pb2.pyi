@@ -3,8 +3,11 @@
 isort:skip_file
 """
 
+from barua.policy.v1 import policy_service_pb2 as _policy_service_pb2
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -98,3 +101,44 @@ class AcknowledgeOutboxResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AcknowledgeOutboxResponse: _TypeAlias = AcknowledgeOutboxResponse  # noqa: Y015
+
+@_typing.final
+class TakeCredentialUsesRequest(_message.Message):
+    """Request of TakeCredentialUses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeCredentialUsesRequest: _TypeAlias = TakeCredentialUsesRequest  # noqa: Y015
+
+@_typing.final
+class TakeCredentialUsesResponse(_message.Message):
+    """Answer of TakeCredentialUses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def uses(self) -> _containers.RepeatedCompositeFieldContainer[_policy_service_pb2.CredentialUse]:
+        """What was used."""
+
+    def __init__(
+        self,
+        *,
+        uses: _abc.Iterable[_policy_service_pb2.CredentialUse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeCredentialUsesResponse: _TypeAlias = TakeCredentialUsesResponse  # noqa: Y015

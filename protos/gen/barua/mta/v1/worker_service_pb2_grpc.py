@@ -45,6 +45,11 @@ class WorkerServiceStub:
                 request_serializer=barua_dot_mta_dot_v1_dot_worker__service__pb2.AcknowledgeOutboxRequest.SerializeToString,
                 response_deserializer=barua_dot_mta_dot_v1_dot_worker__service__pb2.AcknowledgeOutboxResponse.FromString,
                 _registered_method=True)
+        self.TakeCredentialUses = channel.unary_unary(
+                '/barua.mta.v1.WorkerService/TakeCredentialUses',
+                request_serializer=barua_dot_mta_dot_v1_dot_worker__service__pb2.TakeCredentialUsesRequest.SerializeToString,
+                response_deserializer=barua_dot_mta_dot_v1_dot_worker__service__pb2.TakeCredentialUsesResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer:
@@ -66,6 +71,14 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TakeCredentialUses(self, request, context):
+        """Takes note of which credentials the worker has seen used since the last call, and has it forget them. Best effort:
+        a lost answer is lost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +91,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.AcknowledgeOutbox,
                     request_deserializer=barua_dot_mta_dot_v1_dot_worker__service__pb2.AcknowledgeOutboxRequest.FromString,
                     response_serializer=barua_dot_mta_dot_v1_dot_worker__service__pb2.AcknowledgeOutboxResponse.SerializeToString,
+            ),
+            'TakeCredentialUses': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeCredentialUses,
+                    request_deserializer=barua_dot_mta_dot_v1_dot_worker__service__pb2.TakeCredentialUsesRequest.FromString,
+                    response_serializer=barua_dot_mta_dot_v1_dot_worker__service__pb2.TakeCredentialUsesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +153,33 @@ class WorkerService:
             '/barua.mta.v1.WorkerService/AcknowledgeOutbox',
             barua_dot_mta_dot_v1_dot_worker__service__pb2.AcknowledgeOutboxRequest.SerializeToString,
             barua_dot_mta_dot_v1_dot_worker__service__pb2.AcknowledgeOutboxResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeCredentialUses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.mta.v1.WorkerService/TakeCredentialUses',
+            barua_dot_mta_dot_v1_dot_worker__service__pb2.TakeCredentialUsesRequest.SerializeToString,
+            barua_dot_mta_dot_v1_dot_worker__service__pb2.TakeCredentialUsesResponse.FromString,
             options,
             channel_credentials,
             insecure,

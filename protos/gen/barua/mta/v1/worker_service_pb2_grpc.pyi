@@ -39,6 +39,10 @@ class WorkerServiceStub:
     """
     AcknowledgeOutbox: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.AcknowledgeOutboxRequest, _worker_service_pb2.AcknowledgeOutboxResponse]
     """Tells the worker that control has recorded its outbox up to a sequence. Idempotent."""
+    TakeCredentialUses: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.TakeCredentialUsesRequest, _worker_service_pb2.TakeCredentialUsesResponse]
+    """Takes note of which credentials the worker has seen used since the last call, and has it forget them. Best effort:
+    a lost answer is lost.
+    """
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
@@ -51,6 +55,10 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """
     AcknowledgeOutbox: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.AcknowledgeOutboxRequest, _worker_service_pb2.AcknowledgeOutboxResponse]  # type: ignore[assignment]
     """Tells the worker that control has recorded its outbox up to a sequence. Idempotent."""
+    TakeCredentialUses: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.TakeCredentialUsesRequest, _worker_service_pb2.TakeCredentialUsesResponse]  # type: ignore[assignment]
+    """Takes note of which credentials the worker has seen used since the last call, and has it forget them. Best effort:
+    a lost answer is lost.
+    """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Spoken between the node and its workers over Unix sockets, which only the MTA's user can open."""
@@ -72,5 +80,15 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.AcknowledgeOutboxResponse, _abc.Awaitable[_worker_service_pb2.AcknowledgeOutboxResponse]]:
         """Tells the worker that control has recorded its outbox up to a sequence. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def TakeCredentialUses(
+        self,
+        request: _worker_service_pb2.TakeCredentialUsesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.TakeCredentialUsesResponse, _abc.Awaitable[_worker_service_pb2.TakeCredentialUsesResponse]]:
+        """Takes note of which credentials the worker has seen used since the last call, and has it forget them. Best effort:
+        a lost answer is lost.
+        """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -6,6 +6,7 @@ What nodes need to know to accept mail on their own: the policy replica."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -226,6 +227,13 @@ class Change(_message.Message):
     API_KEY_FIELD_NUMBER: _builtins.int
     DOMAIN_FIELD_NUMBER: _builtins.int
     SUPPRESSION_FIELD_NUMBER: _builtins.int
+    OAUTH_CLIENT_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    SMTP_PROVIDER_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    EGRESS_RULE_FIELD_NUMBER: _builtins.int
+    POOL_ASSIGNMENT_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
     deleted: _builtins.bool
     """The record is gone."""
@@ -247,7 +255,35 @@ class Change(_message.Message):
 
     @_builtins.property
     def suppression(self) -> Global___SuppressionRecord:
-        """A suppression; key: tenant_id and address."""
+        """A suppression; key: tenant_id, stream and address."""
+
+    @_builtins.property
+    def oauth_client(self) -> Global___OAuthClientRecord:
+        """An OAuth client; key: client_id."""
+
+    @_builtins.property
+    def sender(self) -> Global___SenderRecord:
+        """A verified sender address; key: tenant_id and address."""
+
+    @_builtins.property
+    def smtp_provider(self) -> Global___SmtpProviderRecord:
+        """An SMTP provider; key: tenant_id and provider_id."""
+
+    @_builtins.property
+    def source(self) -> Global___SourceRecord:
+        """A source; key: source_id."""
+
+    @_builtins.property
+    def pool(self) -> Global___PoolRecord:
+        """A pool; key: pool_id."""
+
+    @_builtins.property
+    def egress_rule(self) -> Global___EgressRuleRecord:
+        """An egress rule; key: rule_id."""
+
+    @_builtins.property
+    def pool_assignment(self) -> Global___PoolAssignmentRecord:
+        """The pool of a tenant; key: tenant_id."""
 
     def __init__(
         self,
@@ -257,13 +293,20 @@ class Change(_message.Message):
         api_key: Global___ApiKeyRecord | None = ...,
         domain: Global___DomainRecord | None = ...,
         suppression: Global___SuppressionRecord | None = ...,
+        oauth_client: Global___OAuthClientRecord | None = ...,
+        sender: Global___SenderRecord | None = ...,
+        smtp_provider: Global___SmtpProviderRecord | None = ...,
+        source: Global___SourceRecord | None = ...,
+        pool: Global___PoolRecord | None = ...,
+        egress_rule: Global___EgressRuleRecord | None = ...,
+        pool_assignment: Global___PoolAssignmentRecord | None = ...,
         deleted: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "domain", b"domain", "login", b"login", "record", b"record", "suppression", b"suppression", "tenant", b"tenant"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "domain", b"domain", "egress_rule", b"egress_rule", "login", b"login", "oauth_client", b"oauth_client", "pool", b"pool", "pool_assignment", b"pool_assignment", "record", b"record", "sender", b"sender", "smtp_provider", b"smtp_provider", "source", b"source", "suppression", b"suppression", "tenant", b"tenant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "deleted", b"deleted", "domain", b"domain", "login", b"login", "record", b"record", "suppression", b"suppression", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "deleted", b"deleted", "domain", b"domain", "egress_rule", b"egress_rule", "login", b"login", "oauth_client", b"oauth_client", "pool", b"pool", "pool_assignment", b"pool_assignment", "record", b"record", "sender", b"sender", "smtp_provider", b"smtp_provider", "source", b"source", "suppression", b"suppression", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["tenant", "login", "api_key", "domain", "suppression"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["tenant", "login", "api_key", "domain", "suppression", "oauth_client", "sender", "smtp_provider", "source", "pool", "egress_rule", "pool_assignment"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 
@@ -279,6 +322,8 @@ class TenantRecord(_message.Message):
     PARENT_ID_FIELD_NUMBER: _builtins.int
     SUSPENDED_FIELD_NUMBER: _builtins.int
     DEFAULT_SENDER_FIELD_NUMBER: _builtins.int
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_MESSAGE_RECIPIENTS_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Tenant id."""
     parent_id: _builtins.str
@@ -287,6 +332,10 @@ class TenantRecord(_message.Message):
     """It may not send."""
     default_sender: _builtins.str
     """From address for messages without one; empty: the parent's."""
+    max_message_bytes: _builtins.int
+    """Size of a message in bytes as submitted, for it and those below it; 0: no limit of its own."""
+    max_message_recipients: _builtins.int
+    """Recipients of a message, for it and those below it; 0: no limit of its own."""
     def __init__(
         self,
         *,
@@ -294,10 +343,12 @@ class TenantRecord(_message.Message):
         parent_id: _builtins.str = ...,
         suspended: _builtins.bool = ...,
         default_sender: _builtins.str = ...,
+        max_message_bytes: _builtins.int = ...,
+        max_message_recipients: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_sender", b"default_sender", "parent_id", b"parent_id", "suspended", b"suspended", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_sender", b"default_sender", "max_message_bytes", b"max_message_bytes", "max_message_recipients", b"max_message_recipients", "parent_id", b"parent_id", "suspended", b"suspended", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -305,29 +356,41 @@ Global___TenantRecord: _TypeAlias = TenantRecord  # noqa: Y015
 
 @_typing.final
 class LoginRecord(_message.Message):
-    """What a node knows of a login."""
+    """What a node knows of a login. Only those that may send are sent: no disabled and no read-only ones."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USERNAME_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
     PASSWORD_HASH_FIELD_NUMBER: _builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     username: _builtins.str
     """Unique on the platform."""
     tenant_id: _builtins.str
     """Whose."""
     password_hash: _builtins.str
     """argon2id hash in PHC string form."""
+    @_builtins.property
+    def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Networks it may be used from, in CIDR form; none: from anywhere."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """From then on it is refused; unset: it does not expire."""
+
     def __init__(
         self,
         *,
         username: _builtins.str = ...,
         tenant_id: _builtins.str = ...,
         password_hash: _builtins.str = ...,
+        allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["password_hash", b"password_hash", "tenant_id", b"tenant_id", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "expire_time", b"expire_time", "password_hash", b"password_hash", "tenant_id", b"tenant_id", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -343,15 +406,33 @@ class ApiKeyRecord(_message.Message):
     TENANT_ID_FIELD_NUMBER: _builtins.int
     SECRET_SHA256_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PREVIOUS_SECRET_SHA256_FIELD_NUMBER: _builtins.int
+    PREVIOUS_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """The {id} in `bk_{id}_{secret}`."""
     tenant_id: _builtins.str
     """Whose."""
     secret_sha256: _builtins.bytes
     """SHA-256 of the secret."""
+    previous_secret_sha256: _builtins.bytes
+    """SHA-256 of the secret before the last rotation; empty: there is none."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it may do."""
+
+    @_builtins.property
+    def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Networks it may be used from, in CIDR form; none: from anywhere."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """From then on it is refused; unset: it does not expire."""
+
+    @_builtins.property
+    def previous_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when that one is valid."""
 
     def __init__(
         self,
@@ -360,14 +441,66 @@ class ApiKeyRecord(_message.Message):
         tenant_id: _builtins.str = ...,
         secret_sha256: _builtins.bytes = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
+        allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        previous_secret_sha256: _builtins.bytes = ...,
+        previous_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "previous_expire_time", b"previous_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "scopes", b"scopes", "secret_sha256", b"secret_sha256", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "expire_time", b"expire_time", "key_id", b"key_id", "previous_expire_time", b"previous_expire_time", "previous_secret_sha256", b"previous_secret_sha256", "scopes", b"scopes", "secret_sha256", b"secret_sha256", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApiKeyRecord: _TypeAlias = ApiKeyRecord  # noqa: Y015
+
+@_typing.final
+class OAuthClientRecord(_message.Message):
+    """What a node knows of an OAuth client: enough to judge its tokens, and nothing that would let it make one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    TOKEN_GENERATION_FIELD_NUMBER: _builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    client_id: _builtins.str
+    """Client id."""
+    tenant_id: _builtins.str
+    """Whose."""
+    token_generation: _builtins.int
+    """Tokens of another generation are no longer valid."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What its tokens may do."""
+
+    @_builtins.property
+    def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Networks its tokens may be used from, in CIDR form; none: from anywhere."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """From then on its tokens are refused; unset: it does not expire."""
+
+    def __init__(
+        self,
+        *,
+        client_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        token_generation: _builtins.int = ...,
+        allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "client_id", b"client_id", "expire_time", b"expire_time", "scopes", b"scopes", "tenant_id", b"tenant_id", "token_generation", b"token_generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OAuthClientRecord: _TypeAlias = OAuthClientRecord  # noqa: Y015
 
 @_typing.final
 class DomainRecord(_message.Message):
@@ -379,12 +512,15 @@ class DomainRecord(_message.Message):
     TENANT_ID_FIELD_NUMBER: _builtins.int
     SIGNING_OFF_FIELD_NUMBER: _builtins.int
     DKIM_KEYS_FIELD_NUMBER: _builtins.int
+    SIGNS_FOR_SENDERS_FIELD_NUMBER: _builtins.int
     domain: _builtins.str
     """A-labels, lower case."""
     tenant_id: _builtins.str
     """Whose; the tenants below may use it too."""
     signing_off: _builtins.bool
     """Messages go out unsigned."""
+    signs_for_senders: _builtins.bool
+    """Messages of verified senders are signed with these keys. True of one domain at most, and that is the operator's."""
     @_builtins.property
     def dkim_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___DkimKey]:
         """Keys to sign with, each giving one signature."""
@@ -396,14 +532,41 @@ class DomainRecord(_message.Message):
         tenant_id: _builtins.str = ...,
         signing_off: _builtins.bool = ...,
         dkim_keys: _abc.Iterable[Global___DkimKey] | None = ...,
+        signs_for_senders: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dkim_keys", b"dkim_keys", "domain", b"domain", "signing_off", b"signing_off", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dkim_keys", b"dkim_keys", "domain", b"domain", "signing_off", b"signing_off", "signs_for_senders", b"signs_for_senders", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DomainRecord: _TypeAlias = DomainRecord  # noqa: Y015
+
+@_typing.final
+class SenderRecord(_message.Message):
+    """What a node knows of a verified sender address whose domain is not the tenant's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Who may use it: this tenant and those below."""
+    address: _builtins.str
+    """Canonical address."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SenderRecord: _TypeAlias = SenderRecord  # noqa: Y015
 
 @_typing.final
 class DkimKey(_message.Message):
@@ -442,8 +605,9 @@ class DkimKey(_message.Message):
     algorithm: Global___DkimKey.Algorithm.ValueType
     """Which algorithm."""
     sealed_private_key: _builtins.bytes
-    """Private key (PKCS #8, DER), sealed with AES-256-GCM: 12 octets of nonce, then ciphertext and tag. The additional
-    data is `{tenant_id}/{domain}/{selector}` in UTF-8.
+    """Private key (PKCS #8, DER), sealed with AES-256-GCM: the octet 1, 4 octets of key id, 12 of nonce, then ciphertext
+    and tag; without the first five: sealed before keys had ids. The additional data is
+    `{tenant_id}/{domain}/{selector}` in UTF-8.
     """
     def __init__(
         self,
@@ -469,26 +633,336 @@ class SuppressionRecord(_message.Message):
     TENANT_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Where it holds: this tenant and those below."""
     address: _builtins.str
     """Canonical address."""
     reason: _builtins.str
-    """"manual", "unsubscribe", "hard_bounce" or "complaint"."""
+    """"manual", "unsubscribe", "hard_bounce", "complaint", "invalid" or "soft_bounce"."""
+    stream: _builtins.str
+    """The stream it is for; empty: all of them."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """From then on it no longer holds; unset: it holds for good."""
+
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         address: _builtins.str = ...,
         reason: _builtins.str = ...,
+        stream: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "reason", b"reason", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "expire_time", b"expire_time", "reason", b"reason", "stream", b"stream", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SuppressionRecord: _TypeAlias = SuppressionRecord  # noqa: Y015
+
+@_typing.final
+class SmtpProviderRecord(_message.Message):
+    """What a node knows of an SMTP provider. `builtin` is only sent where it was changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Tls:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _TlsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SmtpProviderRecord._Tls.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        TLS_UNSPECIFIED: SmtpProviderRecord._Tls.ValueType  # 0
+        """Never sent."""
+        TLS_IMPLICIT: SmtpProviderRecord._Tls.ValueType  # 1
+        """From the first octet."""
+        TLS_STARTTLS_REQUIRED: SmtpProviderRecord._Tls.ValueType  # 2
+        """STARTTLS, with a valid certificate."""
+        TLS_STARTTLS_IF_OFFERED: SmtpProviderRecord._Tls.ValueType  # 3
+        """STARTTLS if it is offered."""
+        TLS_NONE: SmtpProviderRecord._Tls.ValueType  # 4
+        """Clear text."""
+
+    class Tls(_Tls, metaclass=_TlsEnumTypeWrapper):
+        """How TLS is spoken."""
+
+    TLS_UNSPECIFIED: SmtpProviderRecord.Tls.ValueType  # 0
+    """Never sent."""
+    TLS_IMPLICIT: SmtpProviderRecord.Tls.ValueType  # 1
+    """From the first octet."""
+    TLS_STARTTLS_REQUIRED: SmtpProviderRecord.Tls.ValueType  # 2
+    """STARTTLS, with a valid certificate."""
+    TLS_STARTTLS_IF_OFFERED: SmtpProviderRecord.Tls.ValueType  # 3
+    """STARTTLS if it is offered."""
+    TLS_NONE: SmtpProviderRecord.Tls.ValueType  # 4
+    """Clear text."""
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    SEALED_PASSWORD_FIELD_NUMBER: _builtins.int
+    LIMITED_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    IS_DEFAULT_FIELD_NUMBER: _builtins.int
+    ALLOW_PRIVATE_ADDRESSES_FIELD_NUMBER: _builtins.int
+    ALLOW_INVALID_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Whose."""
+    provider_id: _builtins.str
+    """Its id; `builtin`: the MTA itself."""
+    host: _builtins.str
+    """Host name or address; empty for `builtin`."""
+    port: _builtins.int
+    """Port."""
+    tls: Global___SmtpProviderRecord.Tls.ValueType
+    """How TLS is spoken."""
+    username: _builtins.str
+    """Username of AUTH; empty: none."""
+    sealed_password: _builtins.bytes
+    """Password, sealed like a DKIM key. The additional data is `{tenant_id}/smtpProviders/{provider_id}` in UTF-8."""
+    limited: _builtins.bool
+    """It has an hourly or daily limit: a quota is needed for what goes through it."""
+    waits: _builtins.bool
+    """Mail over its limits waits; otherwise it is refused when it is submitted."""
+    shared: _builtins.bool
+    """The tenants below may use it and inherit it."""
+    is_default: _builtins.bool
+    """It is its tenant's default."""
+    allow_private_addresses: _builtins.bool
+    """It may be on a private address."""
+    allow_invalid_certificate: _builtins.bool
+    """Its certificate is not verified."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        provider_id: _builtins.str = ...,
+        host: _builtins.str = ...,
+        port: _builtins.int = ...,
+        tls: Global___SmtpProviderRecord.Tls.ValueType = ...,
+        username: _builtins.str = ...,
+        sealed_password: _builtins.bytes = ...,
+        limited: _builtins.bool = ...,
+        waits: _builtins.bool = ...,
+        shared: _builtins.bool = ...,
+        is_default: _builtins.bool = ...,
+        allow_private_addresses: _builtins.bool = ...,
+        allow_invalid_certificate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_invalid_certificate", b"allow_invalid_certificate", "allow_private_addresses", b"allow_private_addresses", "host", b"host", "is_default", b"is_default", "limited", b"limited", "port", b"port", "provider_id", b"provider_id", "sealed_password", b"sealed_password", "shared", b"shared", "tenant_id", b"tenant_id", "tls", b"tls", "username", b"username", "waits", b"waits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SmtpProviderRecord: _TypeAlias = SmtpProviderRecord  # noqa: Y015
+
+@_typing.final
+class SourceRecord(_message.Message):
+    """What a node knows of a source."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SourceRecord._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: SourceRecord._State.ValueType  # 0
+        """Never sent."""
+        STATE_ACTIVE: SourceRecord._State.ValueType  # 1
+        """It is used."""
+        STATE_DRAINING: SourceRecord._State.ValueType  # 2
+        """It gets nothing new."""
+        STATE_DISABLED: SourceRecord._State.ValueType  # 3
+        """It is not used."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """What it is good for."""
+
+    STATE_UNSPECIFIED: SourceRecord.State.ValueType  # 0
+    """Never sent."""
+    STATE_ACTIVE: SourceRecord.State.ValueType  # 1
+    """It is used."""
+    STATE_DRAINING: SourceRecord.State.ValueType  # 2
+    """It gets nothing new."""
+    STATE_DISABLED: SourceRecord.State.ValueType  # 3
+    """It is not used."""
+
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    EHLO_NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    LIMITED_FIELD_NUMBER: _builtins.int
+    source_id: _builtins.str
+    """Its id."""
+    address: _builtins.str
+    """IP address."""
+    ehlo_name: _builtins.str
+    """Name for EHLO."""
+    state: Global___SourceRecord.State.ValueType
+    """What it is good for."""
+    limited: _builtins.bool
+    """It has a daily limit: a quota is needed for what goes out from it."""
+    def __init__(
+        self,
+        *,
+        source_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        ehlo_name: _builtins.str = ...,
+        state: Global___SourceRecord.State.ValueType = ...,
+        limited: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "ehlo_name", b"ehlo_name", "limited", b"limited", "source_id", b"source_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourceRecord: _TypeAlias = SourceRecord  # noqa: Y015
+
+@_typing.final
+class PoolRecord(_message.Message):
+    """What a node knows of a pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_IDS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    pool_id: _builtins.str
+    """Its id."""
+    @_builtins.property
+    def source_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of its sources."""
+
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Their weights, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        pool_id: _builtins.str = ...,
+        source_ids: _abc.Iterable[_builtins.str] | None = ...,
+        weights: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool_id", b"pool_id", "source_ids", b"source_ids", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolRecord: _TypeAlias = PoolRecord  # noqa: Y015
+
+@_typing.final
+class EgressRuleRecord(_message.Message):
+    """What a node knows of an egress rule; empty conditions hold for all mail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    SENDER_DOMAIN_FIELD_NUMBER: _builtins.int
+    RECIPIENT_DOMAIN_FIELD_NUMBER: _builtins.int
+    MX_SUFFIX_FIELD_NUMBER: _builtins.int
+    POOL_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_TENANT_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    MESSAGES_PER_CONNECTION_FIELD_NUMBER: _builtins.int
+    MESSAGES_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    rule_id: _builtins.str
+    """Its id."""
+    position: _builtins.int
+    """Place in the order."""
+    tenant_id: _builtins.str
+    """Tenant id: mail of this tenant and those below."""
+    stream: _builtins.str
+    """Stream."""
+    sender_domain: _builtins.str
+    """Sender's domain, or ".suffix"."""
+    recipient_domain: _builtins.str
+    """Recipient's domain, or ".suffix"."""
+    mx_suffix: _builtins.str
+    """End of the name of the site's first mail server."""
+    pool_id: _builtins.str
+    """Pool to use; empty: none is named."""
+    provider_tenant_id: _builtins.str
+    """Tenant id of the SMTP provider to use; empty: none is named."""
+    provider_id: _builtins.str
+    """Id of the SMTP provider to use."""
+    suspended: _builtins.bool
+    """It waits."""
+    connections: _builtins.int
+    """Connections per site, machine and source; 0: not set."""
+    messages_per_connection: _builtins.int
+    """Messages per connection; 0: not set."""
+    messages_per_minute: _builtins.int
+    """Messages per minute, site, machine and source; 0: not set."""
+    def __init__(
+        self,
+        *,
+        rule_id: _builtins.str = ...,
+        position: _builtins.int = ...,
+        tenant_id: _builtins.str = ...,
+        stream: _builtins.str = ...,
+        sender_domain: _builtins.str = ...,
+        recipient_domain: _builtins.str = ...,
+        mx_suffix: _builtins.str = ...,
+        pool_id: _builtins.str = ...,
+        provider_tenant_id: _builtins.str = ...,
+        provider_id: _builtins.str = ...,
+        suspended: _builtins.bool = ...,
+        connections: _builtins.int = ...,
+        messages_per_connection: _builtins.int = ...,
+        messages_per_minute: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "messages_per_connection", b"messages_per_connection", "messages_per_minute", b"messages_per_minute", "mx_suffix", b"mx_suffix", "pool_id", b"pool_id", "position", b"position", "provider_id", b"provider_id", "provider_tenant_id", b"provider_tenant_id", "recipient_domain", b"recipient_domain", "rule_id", b"rule_id", "sender_domain", b"sender_domain", "stream", b"stream", "suspended", b"suspended", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EgressRuleRecord: _TypeAlias = EgressRuleRecord  # noqa: Y015
+
+@_typing.final
+class PoolAssignmentRecord(_message.Message):
+    """What a node knows of the assignment of a pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    POOL_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Tenant id."""
+    pool_id: _builtins.str
+    """Pool of this tenant and those below without one of their own."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        pool_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool_id", b"pool_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolAssignmentRecord: _TypeAlias = PoolAssignmentRecord  # noqa: Y015
 
 @_typing.final
 class ReportRevisionRequest(_message.Message):
@@ -532,3 +1006,101 @@ class ReportRevisionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportRevisionResponse: _TypeAlias = ReportRevisionResponse  # noqa: Y015
+
+@_typing.final
+class CredentialUse(_message.Message):
+    """That credentials were used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[CredentialUse._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: CredentialUse._Kind.ValueType  # 0
+        """Never sent."""
+        KIND_LOGIN: CredentialUse._Kind.ValueType  # 1
+        """A login, by its username."""
+        KIND_API_KEY: CredentialUse._Kind.ValueType  # 2
+        """An API key, by its id."""
+        KIND_OAUTH_CLIENT: CredentialUse._Kind.ValueType  # 3
+        """An OAuth client, by its client id."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What can be used."""
+
+    KIND_UNSPECIFIED: CredentialUse.Kind.ValueType  # 0
+    """Never sent."""
+    KIND_LOGIN: CredentialUse.Kind.ValueType  # 1
+    """A login, by its username."""
+    KIND_API_KEY: CredentialUse.Kind.ValueType  # 2
+    """An API key, by its id."""
+    KIND_OAUTH_CLIENT: CredentialUse.Kind.ValueType  # 3
+    """An OAuth client, by its client id."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    kind: Global___CredentialUse.Kind.ValueType
+    """What it is."""
+    id: _builtins.str
+    """Which one."""
+    def __init__(
+        self,
+        *,
+        kind: Global___CredentialUse.Kind.ValueType = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CredentialUse: _TypeAlias = CredentialUse  # noqa: Y015
+
+@_typing.final
+class ReportCredentialUsesRequest(_message.Message):
+    """Request of ReportCredentialUses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """Name of the node."""
+    @_builtins.property
+    def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___CredentialUse]:
+        """What was used since the last report; at most 100,000."""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        uses: _abc.Iterable[Global___CredentialUse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportCredentialUsesRequest: _TypeAlias = ReportCredentialUsesRequest  # noqa: Y015
+
+@_typing.final
+class ReportCredentialUsesResponse(_message.Message):
+    """Answer of ReportCredentialUses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportCredentialUsesResponse: _TypeAlias = ReportCredentialUsesResponse  # noqa: Y015

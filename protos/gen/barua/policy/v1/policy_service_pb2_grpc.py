@@ -45,6 +45,11 @@ class PolicyServiceStub:
                 request_serializer=barua_dot_policy_dot_v1_dot_policy__service__pb2.ReportRevisionRequest.SerializeToString,
                 response_deserializer=barua_dot_policy_dot_v1_dot_policy__service__pb2.ReportRevisionResponse.FromString,
                 _registered_method=True)
+        self.ReportCredentialUses = channel.unary_unary(
+                '/barua.policy.v1.PolicyService/ReportCredentialUses',
+                request_serializer=barua_dot_policy_dot_v1_dot_policy__service__pb2.ReportCredentialUsesRequest.SerializeToString,
+                response_deserializer=barua_dot_policy_dot_v1_dot_policy__service__pb2.ReportCredentialUsesResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
@@ -67,6 +72,14 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportCredentialUses(self, request, context):
+        """Tells control which credentials were used on a node, for their last_used_time. Idempotent; best effort.
+        INVALID_ARGUMENT: more than 100,000 uses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +92,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.ReportRevision,
                     request_deserializer=barua_dot_policy_dot_v1_dot_policy__service__pb2.ReportRevisionRequest.FromString,
                     response_serializer=barua_dot_policy_dot_v1_dot_policy__service__pb2.ReportRevisionResponse.SerializeToString,
+            ),
+            'ReportCredentialUses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportCredentialUses,
+                    request_deserializer=barua_dot_policy_dot_v1_dot_policy__service__pb2.ReportCredentialUsesRequest.FromString,
+                    response_serializer=barua_dot_policy_dot_v1_dot_policy__service__pb2.ReportCredentialUsesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -136,6 +154,33 @@ class PolicyService:
             '/barua.policy.v1.PolicyService/ReportRevision',
             barua_dot_policy_dot_v1_dot_policy__service__pb2.ReportRevisionRequest.SerializeToString,
             barua_dot_policy_dot_v1_dot_policy__service__pb2.ReportRevisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportCredentialUses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.policy.v1.PolicyService/ReportCredentialUses',
+            barua_dot_policy_dot_v1_dot_policy__service__pb2.ReportCredentialUsesRequest.SerializeToString,
+            barua_dot_policy_dot_v1_dot_policy__service__pb2.ReportCredentialUsesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,10 @@ class PolicyServiceStub:
     """
     ReportRevision: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ReportRevisionRequest, _policy_service_pb2.ReportRevisionResponse]
     """Tells control which revision a node has in force."""
+    ReportCredentialUses: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ReportCredentialUsesRequest, _policy_service_pb2.ReportCredentialUsesResponse]
+    """Tells control which credentials were used on a node, for their last_used_time. Idempotent; best effort.
+    INVALID_ARGUMENT: more than 100,000 uses.
+    """
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
@@ -53,6 +57,10 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """
     ReportRevision: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ReportRevisionRequest, _policy_service_pb2.ReportRevisionResponse]  # type: ignore[assignment]
     """Tells control which revision a node has in force."""
+    ReportCredentialUses: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ReportCredentialUsesRequest, _policy_service_pb2.ReportCredentialUsesResponse]  # type: ignore[assignment]
+    """Tells control which credentials were used on a node, for their last_used_time. Idempotent; best effort.
+    INVALID_ARGUMENT: more than 100,000 uses.
+    """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     """The numbered stream of changes. For nodes only (PERMISSION_DENIED)."""
@@ -75,5 +83,15 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.ReportRevisionResponse, _abc.Awaitable[_policy_service_pb2.ReportRevisionResponse]]:
         """Tells control which revision a node has in force."""
+
+    @_abc_1.abstractmethod
+    def ReportCredentialUses(
+        self,
+        request: _policy_service_pb2.ReportCredentialUsesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ReportCredentialUsesResponse, _abc.Awaitable[_policy_service_pb2.ReportCredentialUsesResponse]]:
+        """Tells control which credentials were used on a node, for their last_used_time. Idempotent; best effort.
+        INVALID_ARGUMENT: more than 100,000 uses.
+        """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,21 +11,28 @@ import os
 import sqlite3
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mta.custody.bounce import BounceMaker
 from mta.custody.credits import Credits
 from mta.custody.intake import Intake, IntakeRules
+from mta.custody.providers import Providers
+from mta.custody.quotas import Quotas
 from mta.custody.settlement import Settlement
 from mta.custody.signer import Signer
 from mta.delivery.agent import DeliveryAgent
 from mta.delivery.dial import Dialer, DialRules
+from mta.delivery.explain import Explainer
 from mta.delivery.site import SiteRules
+from mta.delivery.ways import Ways
 from mta.ingress.auth import Authenticator
 from mta.ingress.budget import ReceiveBudget
 from mta.ingress.listener import Listener, ListenerRules
+from mta.mailauth.sealing import SealError, open_for
 from mta.message.ids import IdMaker
+from mta.policy.egress import SmtpProvider
+from mta.policy.uses import Uses
 from mta.queues.manager import QueueManager
 from mta.queues.retry import RetrySchedule
 from mta.replica.reader import ReplicaMissing, ReplicaReader
@@ -34,17 +41,23 @@ from mta.routing.router import Router, StaticRoute, TlsPolicy
 from mta.rpc.authentication import CallerAuthentication
 from mta.rpc.injection import InjectionService
 from mta.rpc.leases import LeaseClient
+from mta.rpc.quotas import QuotaClient
+from mta.rpc.routing import RoutingService
 from mta.rpc.worker import WorkerService
 from mta.runtime import metrics
+from mta.runtime.keyring import KeyFile
 from mta.runtime.lifecycle import Drain, Tasks, notify
 from mta.runtime.log import get_logger
 from mta.runtime.options import ListenerOptions, Options, OptionsError, TlsMode, split_address
 from mta.runtime.rpc import add_health, new_server, set_serving
+from mta.runtime.tokens import TokenKey
 from mta.spool.schema import SpoolFileError, open_file
 from mta.spool.sqlite import SqliteStore
 
 log = get_logger(__name__)
 
+SealingKeys = Callable[[], Mapping[bytes, bytes]]
+"""The sealing keys by their ids, as they are now."""
 REFRESH_SECONDS = 0.1
 """Pause between looks whether the policy has changed."""
 DRAIN_SECONDS = 25.0
@@ -77,6 +90,7 @@ class Worker:
         self._index = index
         self._drain = drain
         self._tasks = Tasks()
+        self._uses = Uses()
 
     async def start(self) -> None:
         """Build everything and begin to take mail. Raises OptionsError."""
@@ -93,7 +107,11 @@ class Worker:
         )
         self._credits = Credits(self._store, leases, self._lease_client.acquire)
         id_maker = IdMaker(mta.first_shard + self._index, self._store.last_recipient_id)
-        self._build_delivery(id_maker)
+        keys = sealing_keys(options).keys
+        self._quota_client = QuotaClient(f"unix:{options.path('run', 'node.sock')}")
+        self._quotas = Quotas(self._quota_client.acquire)
+        self._providers = Providers(self._policy.egress, self._quotas)
+        self._build_delivery(id_maker, keys)
         self._intake = Intake(
             IntakeRules(
                 mta.hostname, mta.limits.message_bytes, mta.limits.received_fields, mta.limits.spool_free_bytes
@@ -102,10 +120,11 @@ class Worker:
             self._queue,
             self._policy,
             self._credits,
-            Signer(read_sealing_key(options)),
+            Signer(keys),
             id_maker,
             self._drain,
             free_bytes_of(file.path.parent),
+            self._providers,
         )
         self._tasks.start(self._refresh(), "policy-refresh")
         self._queue.start()
@@ -125,6 +144,8 @@ class Worker:
         await self._server.stop(1.0)
         await self._intake.close()
         await self._credits.close()
+        await self._quotas.close()
+        await self._quota_client.close()
         await self._settlement.close()
         await self._tasks.close()
         await self._lease_client.close()
@@ -134,7 +155,7 @@ class Worker:
         self._metrics.shutdown()
         log.info("worker_stopped", worker=self._index)
 
-    def _build_delivery(self, id_maker: IdMaker) -> None:
+    def _build_delivery(self, id_maker: IdMaker, keys: SealingKeys) -> None:
         mta = self._options.mta
         dns, delivery = mta.dns, mta.delivery
         resolver = DnsResolver(
@@ -158,7 +179,20 @@ class Worker:
         )
         rules = SiteRules(delivery.connections_per_site, delivery.messages_per_connection, delivery.idle_seconds)
         router = Router(routes, resolver, delivery.port)
-        self._delivery = DeliveryAgent(rules, delivery.connections_total, router, dialer, self._store)
+        egress = self._policy.egress
+        ways = Ways(
+            self._policy,
+            egress,
+            self._quotas,
+            password_opener(keys),
+            rules,
+            mta.workers,
+            allow_private=delivery.allow_private_addresses,
+        )
+        self._explainer = Explainer(self._policy, egress, self._providers, ways, router, rules, mta.workers)
+        self._delivery = DeliveryAgent(
+            rules, delivery.connections_total, router, dialer, self._store, ways, self._quotas
+        )
         self._queue = QueueManager(self._store, self._delivery, mta.limits.buffered_bytes)
         bounces = BounceMaker(self._store, id_maker, mta.hostname)
         self._settlement = Settlement(self._store, retry_schedule(self._options), bounces, self._queue.release)
@@ -169,10 +203,14 @@ class Worker:
         socket = options.path("run", f"worker-{self._index}.sock")
         socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         token = options.path("secrets", "operator.token").read_text().strip()
-        authentication = CallerAuthentication(self._policy, token)
+        authentication = CallerAuthentication(self._policy, token, self._uses, read_token_key(options))
         self._server = new_server()
         injection = InjectionService(self._intake, self._policy, authentication, options.mta.limits.recipients)
-        services = [injection.add_to(self._server), WorkerService(self._credits, self._store).add_to(self._server)]
+        services = [
+            injection.add_to(self._server),
+            WorkerService(self._credits, self._store, self._uses).add_to(self._server),
+            RoutingService(self._explainer, authentication).add_to(self._server),
+        ]
         self._health = add_health(self._server, services)
         self._server.add_insecure_port(f"unix:{socket}")
         await self._server.start()
@@ -180,7 +218,7 @@ class Worker:
 
     async def _listen(self) -> None:
         context = tls_context(self._options)
-        self._authenticator = Authenticator(self._policy)
+        self._authenticator = Authenticator(self._policy, self._uses)
         budget = ReceiveBudget(self._options.mta.limits.buffered_bytes)
         self._listeners = [
             Listener(self._listener_rules(listener), self._intake, self._policy, self._authenticator, context, budget)
@@ -228,9 +266,12 @@ class Worker:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
-                self._policy.refresh()
+                if self._policy.refresh():
+                    self._delivery.policy_changed()
             except sqlite3.Error as error:
                 log.error("policy_not_refreshed", error=str(error))
+            except Exception:  # a worker that no longer hears of revoked keys is worse than any mistake here
+                log.exception("policy_not_refreshed")
 
 
 def retry_schedule(options: Options) -> RetrySchedule:
@@ -260,15 +301,33 @@ def tls_context(options: Options) -> ssl.SSLContext | None:
     return context
 
 
-def read_sealing_key(options: Options) -> bytes:
-    """The key that opens DKIM keys. Raises OptionsError."""
-    path = options.path("secrets", "sealing.key")
+def sealing_keys(options: Options) -> KeyFile:
+    """The keys that open what control sealed. Raises OptionsError."""
+    return KeyFile(options.path("secrets", "sealing.key"))
+
+
+def read_token_key(options: Options) -> TokenKey | None:
+    """The key that tokens of OAuth clients are signed with; None, and tokens are not accepted, if it is not here."""
+    path = options.path("secrets", "token.key")
     try:
-        return bytes.fromhex(path.read_text().strip())
+        return TokenKey(bytes.fromhex(path.read_text().strip()))
     except (OSError, ValueError) as error:
-        raise OptionsError(
-            f"{path} cannot be read: {error}; it is made by control, share it with this machine"
-        ) from error
+        log.warning("tokens_not_accepted", file=str(path), error=str(error), hint="made by control; share it")
+        return None
+
+
+def password_opener(keys: SealingKeys) -> Callable[[SmtpProvider], str]:
+    """Opens the passwords of SMTP providers."""
+
+    def open_password(provider: SmtpProvider) -> str:
+        try:
+            which = f"the password of the SMTP provider {provider.key}"
+            about = f"{provider.tenant_id}/smtpProviders/{provider.provider_id}"
+            return open_for(keys(), provider.sealed_password, about, which).decode()
+        except SealError as error:
+            raise ValueError(str(error)) from error
+
+    return open_password
 
 
 def free_bytes_of(folder: Path) -> Callable[[], int]:

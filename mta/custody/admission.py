@@ -4,15 +4,27 @@ Each function answers from the policy in force, without I/O, and raises ``Refusa
 and how to mend it.
 """
 
+import time
 from functools import lru_cache
 
 from mta.message.address import Address, AddressError, parse_path
 from mta.message.headers import Headers
 from mta.message.mailboxes import parse_header_address
-from mta.policy.lookup import Policy, default_sender, lineage, may_send_from, suppressed
+from mta.policy.lookup import (
+    Policy,
+    default_sender,
+    is_verified_sender,
+    lineage,
+    may_send_from,
+    signer_for_senders,
+    suppressed,
+)
 from mta.policy.records import SenderDomain, Tenant
 from mta.runtime.refusals import Reason, Refusal
+from mta.runtime.streams import stream_name
 
+STREAM_FIELD = b"x-barua-stream"
+"""The header field, in lower case, by which a message names its stream."""
 _PLATFORM = "platform"
 
 
@@ -28,17 +40,51 @@ def sending_tenant(policy: Policy, tenant_id: str) -> tuple[Tenant, ...]:
     return line
 
 
+def message_limits(line: tuple[Tenant, ...], size: int, recipients: int) -> None:
+    """A message within the limits of an account and of those above it."""
+    for tenant in line:
+        if 0 < tenant.max_message_bytes < size:
+            raise Refusal(
+                Reason.MESSAGE_TOO_LARGE,
+                f"the message is larger than {tenant.max_message_bytes} bytes, the limit of this account",
+                field="content",
+                metadata={"limit": str(tenant.max_message_bytes)},
+            )
+        if 0 < tenant.max_message_recipients < recipients:
+            raise Refusal(
+                Reason.INVALID_ARGUMENT,
+                f"this account may send a message to {tenant.max_message_recipients} recipients at most; there are"
+                f" {recipients}: send it in parts",
+                field="recipients",
+                metadata={"limit": str(tenant.max_message_recipients)},
+            )
+
+
 def sender(policy: Policy, line: tuple[Tenant, ...], address: Address) -> SenderDomain:
-    """The verified domain of a sender address."""
+    """The domain that signs for a sender address: its own, verified for this lineage.
+
+    For a verified sender whose domain is not here it is the operator's that signs for such senders. Without one the
+    message is refused: unsigned, under a name whose SPF does not know us, it would be taken for forged.
+    """
     found = may_send_from(policy, line, address.domain)
-    if found is None:
+    if found is not None:
+        return found
+    if not is_verified_sender(policy, line, address.domain, address.canonical):
         raise Refusal(
             Reason.SENDER_NOT_ALLOWED,
             f"the sender domain {address.domain} is not verified for this account; add and verify it first",
             field="sender",
             metadata={"domain": address.domain},
         )
-    return found
+    signer = signer_for_senders(policy, line)
+    if signer is None:
+        raise Refusal(
+            Reason.SENDER_NOT_ALLOWED,
+            f"{address.mailbox} is verified, but there is no domain to sign its messages with; ask your provider",
+            field="sender",
+            metadata={"domain": address.domain},
+        )
+    return signer
 
 
 def default_sender_of(policy: Policy, line: tuple[Tenant, ...]) -> Address:
@@ -54,18 +100,40 @@ def default_sender_of(policy: Policy, line: tuple[Tenant, ...]) -> Address:
         raise Refusal(Reason.SENDER_NOT_ALLOWED, f"the account's default sender is no address: {error}") from error
 
 
-def recipient(policy: Policy, line: tuple[Tenant, ...], address: Address) -> None:
-    """A recipient that is not suppressed for this account, its resellers or the platform."""
-    found = suppressed(policy, line, address.canonical)
+def recipient(policy: Policy, line: tuple[Tenant, ...], address: Address, stream: str = "") -> None:
+    """A recipient that is not suppressed, now, for this account, its resellers or the platform.
+
+    ``stream`` is that of the message: suppressions for it count beside those for all streams.
+    """
+    found = suppressed(policy, line, address.canonical, stream, time.time())
     if found is None:
         return
     scope = _scope(line, found.tenant_id)
+    said = f"scope: {scope}, reason: {found.reason.replace('_', ' ')}"
+    if found.stream:
+        said = f"{said}, stream: {found.stream}"
     raise Refusal(
         Reason.RECIPIENT_SUPPRESSED,
-        f"{address.mailbox} is on the suppression list (scope: {scope}, reason: {found.reason.replace('_', ' ')})",
+        f"{address.mailbox} is on the suppression list ({said})",
         field="recipients",
-        metadata={"address": address.mailbox, "scope": scope, "reason": found.reason},
+        metadata={"address": address.mailbox, "scope": scope, "reason": found.reason, "stream": found.stream},
     )
+
+
+def header_stream(headers: Headers) -> str:
+    """The stream that the content names in its X-Barua-Stream field, which does not leave; "" if it names none."""
+    values = headers.values(STREAM_FIELD)
+    if not values:
+        return ""
+    try:
+        names = {stream_name(value.decode("ascii", "replace")) for value in values}
+    except ValueError as error:
+        raise Refusal(
+            Reason.BAD_CONTENT, f"the X-Barua-Stream field cannot be used: {error}", field="stream"
+        ) from error
+    if len(names) > 1:
+        raise Refusal(Reason.BAD_CONTENT, "the message names more than one stream in X-Barua-Stream", field="stream")
+    return names.pop()
 
 
 def header_from(policy: Policy, line: tuple[Tenant, ...], headers: Headers) -> SenderDomain | None:

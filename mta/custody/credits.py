@@ -5,6 +5,10 @@ count goes into the same transaction as the message it pays for, so after any cr
 Leases are renewed in the background before they run out, in sizes that follow the rate of spending; while control is
 away, what is leased goes on being spent. ``recall`` gives back what is not spent.
 
+Control may refuse a lease because a limit on recipients or spending is reached. Senders hear its words (RATE_LIMITED);
+it is asked again every few seconds, so that a raised limit takes effect. Near a limit leases are small, and then no
+more than that is kept in stock: what is here at the end of a limit's window may be spent in the next one.
+
 A lease's row stays until control has recorded everything that was spent of it: a lease that this spool does not know at
 its next start counts as never spent.
 
@@ -34,8 +38,12 @@ FAST_SECONDS = 60.0
 """A lease that was half spent within this time is followed by one twice as large."""
 SLOW_SECONDS = 600.0
 """One that lasted longer is followed by one half as large."""
+LEAST_AMOUNT = 100
+"""After a lease that was smaller than wanted no more than it, but this much, is asked for next."""
 REFUSED_SECONDS = 1.0
 """After "no credits" control is not asked again for this long."""
+LIMITED_SECONDS = 3.0
+"""After "a limit is reached" control is not asked again for this long, or until the limit's window ends."""
 WAIT_SECONDS = 5.0
 """How long an intake waits for a lease."""
 
@@ -67,7 +75,9 @@ class _Lease:
 class _Account:
     """What is known of one tenant's credits here."""
 
-    __slots__ = ("amount", "granted", "leases", "left", "recalls", "refill", "refused_until", "request_id", "since")
+    __slots__ = (
+        "amount", "granted", "leases", "left", "recalls", "refill", "refusal", "refused_until", "request_id", "since"
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.leases: list[_Lease] = []
@@ -78,6 +88,8 @@ class _Account:
         self.since = time.monotonic()
         self.recalls = 0
         self.refused_until = 0.0
+        self.refusal: Refusal | None = None
+        """Why, until then."""
         self.refill: asyncio.Task[None] | None = None
         self.request_id = ""
 
@@ -146,7 +158,7 @@ class Credits:
         deadline = time.monotonic() + WAIT_SECONDS
         while account.left < count:
             if time.monotonic() < account.refused_until:
-                raise Refusal(Reason.INSUFFICIENT_CREDITS, "not enough credits; add credits and send again")
+                raise _refused(account.refusal)
             remaining = deadline - time.monotonic()
             refill = self._renew(tenant, account, count)
             done, _ = await asyncio.wait({refill}, timeout=max(0.0, remaining))
@@ -262,10 +274,11 @@ class Credits:
             LEASES.labels(refusal.reason.value).inc()
             if refusal.reason is Reason.FAILED_PRECONDITION:
                 account.request_id = ""  # it stands for a lease that cannot be had any more
-            if refusal.reason is Reason.INSUFFICIENT_CREDITS:
+            if refusal.reason in (Reason.INSUFFICIENT_CREDITS, Reason.RATE_LIMITED):
                 account.request_id = ""
                 if account.recalls == recalls:
-                    account.refused_until = time.monotonic() + REFUSED_SECONDS
+                    account.refusal = refusal
+                    account.refused_until = time.monotonic() + _believed_seconds(refusal)
                 return
             log.warning("lease_not_renewed", tenant=tenant, left=account.left, reason=refusal.message)
             account.refused_until = 0.0
@@ -273,6 +286,8 @@ class Credits:
             return
         LEASES.labels("granted").inc()
         await self._record(tenant, account, granted)
+        if granted.amount < amount:
+            account.amount = min(account.amount, max(LEAST_AMOUNT, granted.amount))
 
     async def _record(self, tenant: str, account: _Account, granted: GrantedLease) -> None:
         """Put a lease on record before anything is spent of it. If that fails it is asked for again."""
@@ -293,6 +308,21 @@ class Credits:
         change.leases.append(LeaseRow(granted.lease_id, tenant, granted.amount, 0))
         self._store.write(change)
         await recorded
+
+
+def _believed_seconds(refusal: Refusal) -> float:
+    if refusal.reason is Reason.RATE_LIMITED:
+        return min(LIMITED_SECONDS, refusal.retry_after or LIMITED_SECONDS)
+    return REFUSED_SECONDS
+
+
+def _refused(refusal: Refusal | None) -> Refusal:
+    """What a sender hears of control's refusal."""
+    if refusal is not None and refusal.reason is Reason.RATE_LIMITED:
+        return Refusal(
+            refusal.reason, refusal.message, retry_after=refusal.retry_after, metadata=dict(refusal.metadata)
+        )
+    return Refusal(Reason.INSUFFICIENT_CREDITS, "not enough credits; add credits and send again")
 
 
 def _released(lease: _Lease, tenant: str, credits_: int, now_ms: int) -> OutboxRow:

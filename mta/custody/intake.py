@@ -2,7 +2,7 @@
 
 ``submit`` checks the content, completes the header, signs, pays and stores; the answer comes once the message is
 durable, as ``Accepted``, which holds the spool's receipt. Until then nothing is promised, and a refusal leaves no
-trace: no credit spent, nothing queued.
+trace: no credit spent, nothing counted, nothing queued.
 
 The way of a message that its tenant has credits for has no await in it. Thread rules: the loop's thread.
 """
@@ -15,6 +15,7 @@ from prometheus_client import Counter
 
 from mta.custody import admission
 from mta.custody.credits import Credits
+from mta.custody.providers import NOTHING, Choice, Providers
 from mta.custody.signer import Signer
 from mta.custody.submission import Accepted, OnAnswer, Source, Submission
 from mta.message import ids
@@ -82,6 +83,7 @@ class Intake:
         id_maker: ids.IdMaker,
         drain: Drain,
         free_bytes: Callable[[], int],
+        providers: Providers | None = None,
     ) -> None:
         self._rules = rules
         self._store = store
@@ -92,10 +94,11 @@ class Intake:
         self._ids = id_maker
         self._drain = drain
         self._free_bytes = free_bytes
+        self._providers = providers
         self._tasks = Tasks()
 
     async def close(self) -> None:
-        """Give up on submissions that still wait for credits."""
+        """Give up on submissions that still wait for credits or quota."""
         await self._tasks.close()
 
     def ready(self) -> None:
@@ -130,7 +133,7 @@ class Intake:
             answer(Refusal(Reason.INTERNAL, "the message could not be taken; try again later"))
             return
         if not stored:
-            self._tasks.start(self._store_later(message, answer), "intake-waits-for-credits")
+            self._tasks.start(self._store_later(message, answer), "intake-waits")
 
     def check(self, submission: Submission) -> None:
         """Everything ``submit`` checks short of storing and paying. Raises Refusal."""
@@ -142,6 +145,7 @@ class Intake:
         limit = self._rules.message_bytes
         if len(submission.content) > limit:
             raise Refusal(Reason.MESSAGE_TOO_LARGE, f"the message is larger than {limit} bytes", field="content")
+        admission.message_limits(submission.line, len(submission.content), len(submission.recipients))
         now_ms = time.time_ns() // 1_000_000
         recipient_ids = tuple(self._ids.next(now_ms) for _ in submission.recipients)
         try:
@@ -151,6 +155,7 @@ class Intake:
             if headers.received > self._rules.received_fields:
                 raise Refusal(Reason.MAIL_LOOP, "the message has been handed on too often: it goes round in a loop")
             domain = admission.header_from(self._policy, submission.line, headers)
+            stream = submission.stream or self._stream(submission, headers)
             full = self._prepare(submission, headers, recipient_ids[0], now_ms)
         except MessageError as error:
             raise Refusal(Reason.BAD_CONTENT, str(error), field="content") from error
@@ -161,7 +166,18 @@ class Intake:
         content = full.content
         if domain is not None:
             content = self._signer.signatures(domain, full, now_ms // 1000) + content
-        return _Message(submission, full, content, recipient_ids, now_ms)
+        provider = NOTHING
+        if self._providers is not None:
+            provider = self._providers.choose(submission.line, submission.provider)
+        return _Message(submission, full, content, stream, recipient_ids, now_ms, provider)
+
+    def _stream(self, submission: Submission, headers: Headers) -> str:
+        """The stream that the content names. Its suppressions are looked at here: before, nobody knew of it."""
+        stream = admission.header_stream(headers)
+        if stream:
+            for address in submission.recipients:
+                admission.recipient(self._policy, submission.line, address, stream)
+        return stream
 
     def _prepare(self, submission: Submission, headers: Headers, message_id: int, now_ms: int) -> Headers:
         date = format_date(now_ms / 1000)
@@ -185,10 +201,12 @@ class Intake:
         )
 
     async def _store_later(self, message: "_Message", answer: OnAnswer) -> None:
-        """As ``_store_message``, once there are credits."""
+        """As ``_store_message``, once there are credits and the provider's limits allow it."""
         try:
             tenant = message.submission.line[0].tenant_id
             while True:
+                if self._providers is not None:
+                    await self._providers.wait(message.provider, len(message.recipient_ids))
                 await self._credits.wait(tenant, len(message.recipient_ids))
                 self.ready()
                 if self._store_message(message, answer):
@@ -200,13 +218,14 @@ class Intake:
             raise
 
     def _store_message(self, message: "_Message", answer: OnAnswer) -> bool:
-        """Pay and store; False if there are not enough credits here. No await between paying and writing."""
+        """Count, pay and store; False if quota or credits here do not suffice. No await between that and writing."""
         tenant = message.submission.line[0].tenant_id
         spent: list[int] = []
 
         def on_done(result: Receipt | SpoolError) -> None:
             if isinstance(result, SpoolError):
                 self._credits.give_back(tenant, spent)
+                self._uncount(message)
                 answer(Refusal(Reason.NOT_STORED, "the message could not be stored; try again later", retry_after=5.0))
                 return
             if not message.parked:
@@ -217,10 +236,13 @@ class Intake:
             log.info("message_received", **message.facts())
             answer(Accepted(result, message.recipient_ids, message.message_id_header()))
 
+        if self._providers is not None and not self._providers.take(message.provider, len(message.recipient_ids)):
+            return False
         change = Change(on_done)
         sequences = [self._store.next_sequence() for _ in message.recipient_ids]
         taken = self._credits.take(tenant, change, len(sequences), sequences[-1])
         if taken is None:
+            self._uncount(message)
             return False
         spent += taken
         try:
@@ -229,9 +251,14 @@ class Intake:
             message.fill(change, sequences, spent)
         except BaseException:
             self._credits.give_back(tenant, spent)
+            self._uncount(message)
             raise
         self._store.write(change)
         return True
+
+    def _uncount(self, message: "_Message") -> None:
+        if self._providers is not None:
+            self._providers.give_back(message.provider, len(message.recipient_ids))
 
     def _deliver(self, message: "_Message") -> None:
         try:
@@ -243,14 +270,34 @@ class Intake:
 class _Message:
     """A completed message on its way into the spool."""
 
-    __slots__ = ("content", "flags", "headers", "now_ms", "parked", "recipient_ids", "sender", "submission")
+    __slots__ = (
+        "content",
+        "flags",
+        "headers",
+        "now_ms",
+        "parked",
+        "provider",
+        "recipient_ids",
+        "sender",
+        "stream",
+        "submission",
+    )
 
     def __init__(
-        self, submission: Submission, headers: Headers, content: bytes, recipient_ids: tuple[int, ...], now_ms: int
+        self,
+        submission: Submission,
+        headers: Headers,
+        content: bytes,
+        stream: str,
+        recipient_ids: tuple[int, ...],
+        now_ms: int,
+        provider: Choice,
     ) -> None:
         self.submission = submission
+        self.provider = provider
         self.headers = headers
         self.content = content
+        self.stream = stream
         self.recipient_ids = recipient_ids
         self.now_ms = now_ms
         self.parked = False
@@ -281,6 +328,7 @@ class _Message:
             "recipients": len(self.recipient_ids),
             "size": len(self.content),
             "source": self.submission.origin.source.value,
+            "stream": self.stream,
             "peer": self.submission.origin.address,
         }
 
@@ -289,7 +337,11 @@ class _Message:
         tenant, sender, first, last = self._key()
         flags, size, parked = self.flags, len(self.content), int(self.parked)
         title, source = subject(self.headers), self.submission.origin.source.value
-        change.messages.append(MessageRow(first, last, tenant, sender, self.now_ms, size, flags, self.content))
+        stream = self.stream
+        provider = self.provider.key
+        change.messages.append(
+            MessageRow(first, last, tenant, sender, self.now_ms, size, flags, self.content, stream, provider)
+        )
         for index, address in enumerate(self.submission.recipients):
             recipient_id, mailbox = self.recipient_ids[index], address.mailbox
             change.recipients.append(
@@ -310,15 +362,19 @@ class _Message:
                     source=source,
                     lease_id=spent[index],
                     credits=1,
+                    stream=stream,
                 )
             )
 
     def queued(self) -> list[QueuedRecipient]:
         """The recipients as the queues know them."""
         tenant, sender, first, last = self._key()
-        flags, size, now_ms = self.flags, len(self.content), self.now_ms
+        flags, size, now_ms, stream = self.flags, len(self.content), self.now_ms, self.stream
+        via = self.provider.key
         return [
-            QueuedRecipient(id_, first, last, tenant, sender, to.mailbox, to.domain, 0, now_ms, now_ms, size, flags)
+            QueuedRecipient(
+                id_, first, last, tenant, sender, to.mailbox, to.domain, 0, now_ms, now_ms, size, flags, stream, via
+            )
             for id_, to in zip(self.recipient_ids, self.submission.recipients, strict=True)
         ]
 

@@ -69,6 +69,27 @@ class Settlement:
         else:
             self._record(job, outcomes, kinds)
 
+    def postpone(self, job: Job, seconds: float, why: str) -> bool:
+        """Have a job wait in the spool: no attempt was made. False if it is too old for that, and is to be settled."""
+        now_ms = time.time_ns() // 1_000_000
+        due_ms = now_ms + max(1, round(seconds * 1000))
+        if now_ms - job.received_ms >= self._schedule.lifetime_ms:
+            return False
+        change = Change(on_stored=lambda: self._release_job(job))
+        for recipient in job.recipients:
+            change.parked.append((recipient.attempts, due_ms, why[:MAX_TEXT], recipient.recipient_id))
+        self._store.write(change)
+        log.info(
+            "delivery_postponed",
+            id=job.message_id,
+            tenant=job.tenant,
+            domain=job.domain,
+            recipients=len(job.recipients),
+            seconds=round(seconds),
+            reason=why,
+        )
+        return True
+
     def _decide(self, job: Job, recipient: JobRecipient, outcome: Outcome, now_ms: int) -> EventKind:
         kind = _KINDS[outcome.kind]
         if kind is not EventKind.DEFERRED or time.monotonic() < self._keep_until:
@@ -120,6 +141,10 @@ class Settlement:
                 log.exception("bounce_broke", id=job.message_id)
         self._store.write(change)
 
+    def _release_job(self, job: Job) -> None:
+        for recipient in job.recipients:
+            self._release(recipient.recipient_id)
+
     def _release_all(self, outcomes: Sequence[tuple[JobRecipient, Outcome]]) -> None:
         for recipient, _ in outcomes:
             self._release(recipient.recipient_id)
@@ -140,6 +165,8 @@ class Settlement:
             text=outcome.text[:MAX_TEXT],
             remote_host=outcome.remote_host,
             next_ms=next_ms,
+            provider=job.via or None,
+            egress_source=job.source or None,
         )
 
 

@@ -4,6 +4,8 @@ When a domain asks for signatures and its keys cannot be opened, the message is 
 unsigned.
 """
 
+from collections.abc import Callable, Mapping
+
 from mta.mailauth.dkim import Algorithm, SigningKey, SigningKeyError, sign
 from mta.mailauth.sealing import SealError, open_sealed
 from mta.message.headers import Headers
@@ -20,10 +22,10 @@ MAX_KEYS = 10_000
 
 
 class Signer:
-    """Signs messages of sender domains."""
+    """Signs messages of sender domains. ``keys`` gives the sealing keys by their ids, as they are now."""
 
-    def __init__(self, sealing_key: bytes) -> None:
-        self._sealing_key = sealing_key
+    def __init__(self, keys: Callable[[], Mapping[bytes, bytes]]) -> None:
+        self._keys = keys
         self._opened: dict[bytes, SigningKey] = {}
 
     def signatures(self, domain: SenderDomain, headers: Headers, now: int) -> bytes:
@@ -40,9 +42,7 @@ class Signer:
         if key is not None:
             return key
         try:
-            der = open_sealed(
-                self._sealing_key, sealed.sealed_private_key, domain.tenant_id, domain.domain, sealed.selector
-            )
+            der = open_sealed(self._keys(), sealed.sealed_private_key, domain.tenant_id, domain.domain, sealed.selector)
             key = SigningKey(domain.domain, sealed.selector, Algorithm(sealed.algorithm.value), der)
         except (SealError, SigningKeyError) as error:
             raise self._refuse(domain, str(error)) from error

@@ -50,6 +50,10 @@ class Submission:
     smtputf8: bool
     """The client asked for SMTPUTF8 (RFC 6531)."""
     origin: Origin
+    stream: str = ""
+    """The stream it was said to belong to; recipients have passed ``admission`` for it. Empty: the content may say."""
+    provider: str = ""
+    """Id of the SMTP provider that was asked for; empty: the tenant's default."""
 
 
 class Accepted(NamedTuple):

@@ -15,6 +15,7 @@ _STAGES = {
     events.Stage.GREETING: Stage.GREETING,
     events.Stage.EHLO: Stage.EHLO,
     events.Stage.STARTTLS: Stage.STARTTLS,
+    events.Stage.AUTH: Stage.AUTH,
     events.Stage.IDLE: Stage.MAIL,
     events.Stage.RSET: Stage.MAIL,
     events.Stage.MAIL: Stage.MAIL,
@@ -23,17 +24,21 @@ _STAGES = {
     events.Stage.FINAL_DOT: Stage.MESSAGE,
     events.Stage.QUIT: Stage.MAIL,
 }
+_ABOUT_LOGIN = frozenset({530, 534, 535, 538})
 _TRANSACTION = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.MESSAGE})
 
 
-def of_result(result: RecipientResult, host: str) -> Outcome:
-    """The outcome of one recipient of a finished transaction."""
+def of_result(result: RecipientResult, host: str, *, by_provider: bool = False) -> Outcome:
+    """The outcome of one recipient of a finished transaction.
+
+    A provider that wants a login, or another one (RFC 4954 §6), has not judged the message: that is temporary.
+    """
     reply, stage = result.reply, _STAGES[result.stage]
     said_by = SaidBy.REMOTE if result.said_by is events.SaidBy.PEER else SaidBy.LOCAL
     code = reply.code
     if stage is Stage.MESSAGE and code // 100 == 2 and said_by is SaidBy.REMOTE:
         kind = OutcomeKind.DELIVERED
-    elif code // 100 == 5 and stage in _TRANSACTION:
+    elif code // 100 == 5 and stage in _TRANSACTION and not (by_provider and code in _ABOUT_LOGIN):
         kind = OutcomeKind.BOUNCED
     else:
         kind = OutcomeKind.DEFERRED
@@ -44,6 +49,12 @@ def of_result(result: RecipientResult, host: str) -> Outcome:
 def of_refusal(reply: Reply, stage: events.Stage, host: str) -> Outcome:
     """The server turned us away before a transaction."""
     return Outcome(OutcomeKind.DEFERRED, reply.code, _enhanced(reply), reply.text, SaidBy.REMOTE, _STAGES[stage], host)
+
+
+def of_auth(reply: Reply, host: str) -> Outcome:
+    """The server refused our username or password: it is not the message that is at fault."""
+    text = f"the SMTP provider refused the username or password: {reply.text}"
+    return Outcome(OutcomeKind.DEFERRED, reply.code, _enhanced(reply), text, SaidBy.REMOTE, Stage.AUTH, host)
 
 
 def of_route(failure: RouteFailure) -> Outcome:

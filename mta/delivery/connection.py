@@ -13,6 +13,7 @@ from mta.queues.jobs import Job
 from mta.runtime.log import get_logger
 from mta.smtp.client import ClientSession, Transaction
 from mta.smtp.events import (
+    AuthRefused,
     ClientEvent,
     EhloDone,
     ProtocolError,
@@ -130,6 +131,19 @@ class OutgoingConnection(asyncio.Protocol):
         self._transport = transport
         self._session.tls_started()
         self._flush()
+
+    @property
+    def secure(self) -> bool:
+        """TLS is in use."""
+        return self._session.tls_active
+
+    async def authenticate(self, username: str, password: str) -> Reply | None:
+        """Log in: None if the server took it, else its refusal. Raises SessionEnded."""
+        if not self._session.authenticate(username, password):
+            raise SessionEnded("the server offers neither AUTH PLAIN nor AUTH LOGIN")
+        self._flush()
+        event = await self._next_step()
+        return event.reply if isinstance(event, AuthRefused) else None
 
     async def _next_step(self) -> ClientEvent:
         """The next event before the first job. Raises SessionEnded."""

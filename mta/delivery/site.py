@@ -13,7 +13,7 @@ from typing import Protocol
 
 from mta.delivery import classify
 from mta.delivery.connection import LOST, OutgoingConnection
-from mta.delivery.dial import Dialer, NotConnected
+from mta.delivery.dial import Dialer, NotConnected, SourceUnfit
 from mta.message.outcome import Outcome
 from mta.queues.jobs import Job, JobRecipient
 from mta.queues.ready import ReadyQueue
@@ -38,6 +38,8 @@ class SiteRules:
     connections: int
     messages_per_connection: int
     idle_seconds: float
+    interval_seconds: float = 0.0
+    """Between one message and the next, over all connections; 0: none."""
 
 
 class SiteOwner(Protocol):
@@ -55,6 +57,9 @@ class SiteOwner(Protocol):
 
     def settle(self, job: Job, outcomes: Sequence[tuple[JobRecipient, Outcome]]) -> None:
         """Record what became of a job."""
+
+    def source_unfit(self, route: Route, error: SourceUnfit, jobs: Sequence[Job]) -> None:
+        """The source of a site cannot be used for it: find other ways for its jobs."""
 
 
 class Site:
@@ -80,6 +85,9 @@ class Site:
         self._verdict_at = 0
         """Once every dial up to this number has failed, what waits is settled; 0: none has failed lately."""
         self._loading = 0
+        self._next_at = 0.0
+        """With an interval: no message is begun before."""
+        self._wake: asyncio.TimerHandle | None = None
 
     @property
     def slots_used(self) -> int:
@@ -93,8 +101,14 @@ class Site:
 
     @property
     def unused(self) -> bool:
-        """Nothing waits, nothing is open."""
-        return not (self._ready or self._connections or self._dials or self._loading)
+        """Nothing waits, nothing is open, and there is no interval to remember."""
+        busy = self._ready or self._connections or self._dials or self._loading
+        return not busy and self._next_at <= time.monotonic()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a connection."""
+        return len(self._ready)
 
     def submit(self, job: Job) -> None:
         """A job for this site."""
@@ -104,13 +118,13 @@ class Site:
 
     def dispatch(self) -> None:
         """Give waiting jobs to idle connections, and open connections for the rest."""
-        while self._ready and self._idle and not self._owner.paused:
+        while self._ready and self._idle and not self._owner.paused and not self._must_wait():
             connection, _ = self._idle.pop()
             if connection.idle:
                 self._next(connection)
             else:
                 connection.close()
-        while len(self._ready) > len(self._dials) and self._may_open():
+        while len(self._ready) > len(self._dials) and not self._must_wait() and self._may_open():
             self._last_dial += 1
             self._dials.add(self._last_dial)
             self._owner.count_connections(+1)
@@ -155,7 +169,7 @@ class Site:
     def finished(self, connection: OutgoingConnection, job: Job, done: TransactionDone) -> None:
         """A transaction has ended: settle it and go on with the next job."""
         outcomes = [
-            (recipient, classify.of_result(result, connection.host))
+            (recipient, classify.of_result(result, connection.host, by_provider=bool(self.route.provider)))
             for recipient, result in zip(job.recipients, done.results, strict=True)
         ]
         self._owner.settle(job, outcomes)
@@ -180,8 +194,25 @@ class Site:
 
     # -- jobs and connections ----------------------------------------------------------------------------------------
 
+    def _must_wait(self) -> bool:
+        """Whether the interval between messages has not passed; then what waits is looked at again when it has."""
+        if not self._rules.interval_seconds:
+            return False
+        now = time.monotonic()
+        if now >= self._next_at:
+            return False
+        if self._ready and self._wake is None:
+            self._wake = asyncio.get_running_loop().call_later(self._next_at - now, self._woken)
+        return True
+
+    def _woken(self) -> None:
+        self._wake = None
+        self.dispatch()
+
     def _next(self, connection: OutgoingConnection) -> None:
-        while not self._owner.paused and (job := self._ready.take()) is not None:
+        while not self._owner.paused and not self._must_wait() and (job := self._ready.take()) is not None:
+            if self._rules.interval_seconds:
+                self._next_at = time.monotonic() + self._rules.interval_seconds
             if job.content is None:
                 self._loading += 1
                 self._tasks.start(self._load(connection, job), "load-content")
@@ -224,14 +255,23 @@ class Site:
             not self._owner.paused
             and self.slots_used < self._rules.connections
             and time.monotonic() >= self._dial_from
+            and not (self._dials and self._singly())
             and self._owner.may_connect()
         )
+
+    def _singly(self) -> bool:
+        """Whether to open one connection at a time: a wrong password is to be tried once, not once per connection."""
+        login_unproven = self.route.credentials is not None and not self._connections
+        return login_unproven or self._rules.interval_seconds > 0
 
     async def _open(self, number: int) -> None:
         try:
             connection = await self._dial(number)
+        except SourceUnfit as error:
+            self._owner.source_unfit(self.route, error, self._ready.take_all())
+            return
         except NotConnected as error:
-            self._not_opened(error.outcome)
+            self._not_opened(error.outcome, error.pause)
             return
         except Exception as error:
             log.exception("dial_broke", site=self.route.site)
@@ -246,6 +286,8 @@ class Site:
         self._verdict_at = 0
         connection.owner = self
         self._next(connection)
+        if self.route.credentials is not None:
+            self.dispatch()  # now that the login is good, the other connections
 
     async def _dial(self, number: int) -> OutgoingConnection:
         """A new connection. Raises NotConnected."""
@@ -258,14 +300,14 @@ class Site:
             self._dials.discard(number)
             self._owner.count_connections(-1)
 
-    def _not_opened(self, outcome: Outcome) -> None:
+    def _not_opened(self, outcome: Outcome, pause: float = 0.0) -> None:
         """Without any connection nothing can be sent now; with some, the server wants no more of them.
 
         Dials that were under way at the first failure may still succeed: a server that takes five connections at once
         refuses the sixth before it has greeted the first. Later ones are not waited for: with a steady trickle of mail
         there always is one, and nothing would ever be settled.
         """
-        self._dial_from = time.monotonic() + DIAL_PAUSE_SECONDS
+        self._dial_from = time.monotonic() + max(DIAL_PAUSE_SECONDS, pause)
         if self._connections:
             return
         self._verdict_at = self._verdict_at or self._last_dial

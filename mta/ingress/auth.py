@@ -4,7 +4,10 @@ A verification costs tens of milliseconds and 19 MiB, so at most ``THREADS`` run
 beyond that the answer is "try again", never "wrong". A success is remembered for ``CACHE_SECONDS`` under a key that
 only this process can make (HMAC with a random key), bound to the hash it was checked against: a changed password or a
 removed login misses the cache at once. Unknown usernames cost the same as wrong passwords. Failures are counted per
-peer and per username before anything is hashed.
+peer and per username before anything is hashed. A right password of a login that has expired, or that is not for the
+peer's network, is refused like a wrong one, but not counted as one.
+
+``in_force`` asks again, with each message of a session that goes on: whether the login is still what it was.
 
 Thread rules: called on the loop's thread; hashing runs in the pool.
 """
@@ -12,7 +15,6 @@ Thread rules: called on the loop's thread; hashing runs in the pool.
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import secrets
 import time
 from collections import OrderedDict
@@ -23,6 +25,8 @@ from prometheus_client import Counter
 
 from mta.policy.lookup import Policy
 from mta.policy.records import Login
+from mta.policy.uses import CredentialKind, Uses
+from mta.runtime import networks
 from mta.runtime.log import get_logger
 from mta.runtime.refusals import Reason, Refusal
 
@@ -56,8 +60,9 @@ _WRONG = "wrong username or password"
 class Authenticator:
     """Verifies logins of the policy in force."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, uses: Uses) -> None:
         self._policy = policy
+        self._uses = uses
         self._hasher = argon2.PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
         self._decoy = self._hasher.hash(secrets.token_hex(16))
         self._threads = ThreadPoolExecutor(THREADS, "argon2")
@@ -79,8 +84,8 @@ class Authenticator:
         mark = self._mark(stored, password)
         if login is not None and self._remembered(mark):
             ATTEMPTS.labels("cached").inc()
-            return login
-        limited = (f"peer {_network(peer)}", f"name {username}")
+            return self._usable(login, peer)
+        limited = (f"peer {networks.block(peer)}", f"name {username}")
         self._refuse_if_limited(limited)
         if not await self._matches(stored, password) or login is None:
             self._count_failure(limited)
@@ -91,6 +96,24 @@ class Authenticator:
         if len(self._successes) > CACHE_SIZE:
             self._successes.popitem(last=False)
         ATTEMPTS.labels("verified").inc()
+        return self._usable(login, peer)
+
+    def in_force(self, login: Login, peer: str) -> bool:
+        """Whether a login that was verified before would be now: as it was then, in time and in its network."""
+        now = self._policy.login(login.username)
+        return (
+            now is not None
+            and (now.password_hash, now.tenant_id) == (login.password_hash, login.tenant_id)
+            and _refused_for(now, peer) is None
+        )
+
+    def _usable(self, login: Login, peer: str) -> Login:
+        why = _refused_for(login, peer)
+        if why is not None:
+            ATTEMPTS.labels("refused").inc()
+            log.warning("auth_refused", username=login.username, peer=peer, why=why)
+            raise Refusal(Reason.UNAUTHENTICATED, _WRONG)
+        self._uses.note(CredentialKind.LOGIN, login.username)
         return login
 
     def _mark(self, stored: str, password: str) -> bytes:
@@ -132,12 +155,8 @@ class Authenticator:
                 self._failures.popitem(last=False)
 
 
-def _network(peer: str) -> str:
-    """The address, or its /64 for IPv6: whoever has one address of that has them all."""
-    try:
-        address = ipaddress.ip_address(peer)
-    except ValueError:  # a peer that was gone before its address could be asked for
-        return peer
-    if address.version == 4:
-        return peer
-    return str(ipaddress.ip_network((address, 64), strict=False))
+def _refused_for(login: Login, peer: str) -> str | None:
+    """Why a login may not be used now from this peer; None: it may."""
+    if login.expire_time and login.expire_time <= time.time():
+        return "expired"
+    return None if networks.allowed(login.allowed_networks, peer) else "network"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from mta.custody.submission import Accepted, Origin, Source, Submission
 from mta.ingress import checks
+from mta.policy.records import Login
 from mta.runtime.log import get_logger
 from mta.runtime.refusals import Reason, Refusal
 from mta.smtp import codes
@@ -41,6 +42,7 @@ PROGRESS_OCTETS = 4096
 ANSWER_SECONDS = 600.0
 """An answer we owe for longer than this will not come."""
 BROKEN = Reply(421, "4.3.0", "Internal error, closing the connection")
+LOGIN_ENDED = Reply(421, "4.7.0", "The login is no longer valid, closing the connection")
 NO_MEMORY = Reply(421, "4.3.1", "No memory for the message now, closing the connection")
 HANDSHAKE_SECONDS = 30.0
 """Time for a TLS handshake."""
@@ -56,6 +58,7 @@ class Connection(asyncio.Protocol):
         self._session: ServerSession | None = None
         self._transaction: checks.Transaction | None = None
         self._tenant = ""
+        self._login: Login | None = None
         self._trusted = False
         self._helo: str | None = None
         self._esmtp = False
@@ -180,6 +183,8 @@ class Connection(asyncio.Protocol):
 
     def _handle(self, session: ServerSession, event: ServerEvent) -> None:
         match event:
+            case MailReceived() | MessageReceived() if not self._login_in_force():
+                session.close_with(LOGIN_ENDED)
             case MailReceived():
                 session.reply(self._mail(event))
             case RcptReceived():
@@ -195,6 +200,11 @@ class Connection(asyncio.Protocol):
                 self._start_tls(session)
             case _:
                 pass
+
+    def _login_in_force(self) -> bool:
+        """Whether the login of this session, if it has one, is still what it was when it authenticated."""
+        login = self._login
+        return login is None or self._listener.authenticator.in_force(login, self.peer)
 
     def _mail(self, event: MailReceived) -> Reply:
         try:
@@ -262,6 +272,7 @@ class Connection(asyncio.Protocol):
             log.exception("auth_broke", peer=self.peer)
             self._reply(codes.AUTH_TEMPORARY)
             return
+        self._login = login
         self._tenant = login.tenant_id
         self._reply(codes.AUTHENTICATED)
 
@@ -318,6 +329,7 @@ class Connection(asyncio.Protocol):
         self._helo = None
         if not self._trusted:
             self._tenant = ""
+        self._login = None
         session.tls_started()
         self._handshaking = self._deciphering = False
         self._reading = True

@@ -8,15 +8,17 @@ import grpc
 from barua.mta.v1 import worker_service_pb2 as worker_pb
 from barua.mta.v1 import worker_service_pb2_grpc as worker_services
 
-from mta.node.forwarding import InjectionForwarder, LeaseForwarder
+from mta.node.forwarding import InjectionForwarder, LeaseForwarder, QuotaForwarder, RoutingForwarder
 from mta.node.outbox import OutboxPusher
 from mta.node.policy import PolicyFollower
 from mta.node.queues import QueueService
+from mta.node.uses import UseReporter
 from mta.replica.writer import ReplicaWriter
 from mta.runtime import metrics
 from mta.runtime.lifecycle import Drain, Tasks, notify
+from mta.runtime.listening import listen_plainly, listen_securely
 from mta.runtime.log import get_logger
-from mta.runtime.options import Options, OptionsError
+from mta.runtime.options import NodeOptions, Options, OptionsError
 from mta.runtime.rpc import add_health, channel, new_server, set_serving
 
 log = get_logger(__name__)
@@ -52,7 +54,7 @@ class Node:
         self._socket = folder / "node.sock"
         self._tasks = Tasks(on_failure=drain.stop)
         self._writer = ReplicaWriter(options.path("policy.db"))
-        self._control = channel(options.node.control_address)
+        self._control = channel(options.node.control_address, options.control_client)
         self._workers = [channel(f"unix:{folder / f'worker-{index}.sock'}") for index in indexes]
         self._spools = [options.path("spool", f"worker-{index}.db") for index in indexes]
         self._stubs: list[worker_services.WorkerServiceAsyncStub] = [
@@ -71,6 +73,7 @@ class Node:
         self._tasks.start(follower.run(), "policy")
         for pusher in self._pushers:
             self._tasks.start(pusher.run(), "outbox")
+        self._tasks.start(UseReporter(name, self._control, metadata, self._stubs).run(), "credential-use")
         await self._serve(metadata)
         self._metrics = metrics.serve(self._options.node.metrics_listen)
 
@@ -89,13 +92,21 @@ class Node:
 
     async def _serve(self, metadata: tuple[tuple[str, str], ...]) -> None:
         self._local = new_server()
-        local_health = add_health(self._local, [LeaseForwarder(self._control, metadata).add_to(self._local)])
+        upwards = [
+            LeaseForwarder(self._control, metadata).add_to(self._local),
+            QuotaForwarder(self._control, metadata).add_to(self._local),
+        ]
+        local_health = add_health(self._local, upwards)
         self._local.add_insecure_port(f"unix:{self._socket}")
         self._public = new_server()
         queues = QueueService(self._spools, _token(self._options, "operator"))
-        services = [InjectionForwarder(self._workers).add_to(self._public), queues.add_to(self._public)]
+        services = [
+            InjectionForwarder(self._workers).add_to(self._public),
+            RoutingForwarder(self._workers).add_to(self._public),
+            queues.add_to(self._public),
+        ]
         self._health = add_health(self._public, services)
-        _listen(self._public, self._options.node.listen)
+        _listen(self._public, self._options.node)
         for server, health in ((self._local, local_health), (self._public, self._health)):
             await server.start()
             await set_serving(health, True)
@@ -123,11 +134,12 @@ async def _flush(pushers: list[OutboxPusher]) -> None:
         log.warning("events_left_in_spools", hint="they are pushed after the next start")
 
 
-def _listen(server: grpc.aio.Server, address: str) -> None:
-    try:
-        server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise OptionsError(f"cannot listen on {address}; change node.listen") from error
+def _listen(server: grpc.aio.Server, options: NodeOptions) -> None:
+    if not options.tls.certificate_file:
+        listen_plainly(server, options.listen, "node.listen", anywhere=options.plaintext_anywhere)
+        return
+    required = bool(options.tls.client_ca_file)
+    listen_securely(server, options.listen, "node.listen", options.tls, client_certificates=required)
 
 
 def _token(options: Options, name: str) -> str:

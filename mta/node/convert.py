@@ -2,12 +2,24 @@
 
 from collections.abc import Iterable
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from barua.journal.v1 import event_pb2
 from barua.policy.v1 import policy_service_pb2 as policy_pb
 
-from mta.policy.records import ApiKey, KeyAlgorithm, Login, SealedKey, SenderDomain, Suppression, Tenant
+from mta.node import egressrecords
+from mta.policy.records import (
+    ApiKey,
+    KeyAlgorithm,
+    Login,
+    OAuthClient,
+    SealedKey,
+    Sender,
+    SenderDomain,
+    Suppression,
+    Tenant,
+)
 from mta.replica.writer import Record
 from mta.spool.records import EventKind, OutboxRow
 
@@ -53,6 +65,9 @@ def event(row: OutboxRow) -> event_pb2.Event:
         next_attempt_time=timestamp(row.next_ms) if row.next_ms else None,
         lease_id=row.lease_id,
         credits=row.credits,
+        provider=row.provider or "",
+        egress_source=row.egress_source or "",
+        stream=row.stream or "",
     )
 
 
@@ -62,22 +77,76 @@ def timestamp(time_ms: int) -> Timestamp:
 
 
 def _record(change: policy_pb.Change) -> Record | None:
+    if change.HasField("suppression"):  # first: there are millions
+        return _suppression(change.suppression)
     match change.WhichOneof("record"):
         case "tenant":
             tenant = change.tenant
-            return Tenant(tenant.tenant_id, tenant.parent_id, tenant.suspended, tenant.default_sender)
+            return Tenant(
+                tenant.tenant_id,
+                tenant.parent_id,
+                tenant.suspended,
+                tenant.default_sender,
+                tenant.max_message_bytes,
+                tenant.max_message_recipients,
+            )
         case "login":
-            return Login(change.login.username, change.login.tenant_id, change.login.password_hash)
+            return _login(change.login)
         case "api_key":
-            key = change.api_key
-            return ApiKey(key.key_id, key.tenant_id, key.secret_sha256, tuple(key.scopes))
+            return _api_key(change.api_key)
+        case "oauth_client":
+            return _oauth_client(change.oauth_client)
         case "domain":
             return _domain(change.domain)
-        case "suppression":
-            entry = change.suppression
-            return Suppression(entry.tenant_id, entry.address, entry.reason)
+        case "sender":
+            return Sender(change.sender.tenant_id, change.sender.address)
         case _:
-            return None
+            return egressrecords.record(change)
+
+
+def _login(login: policy_pb.LoginRecord) -> Login:
+    return Login(
+        login.username,
+        login.tenant_id,
+        login.password_hash,
+        tuple(login.allowed_networks),
+        _seconds(login, "expire_time"),
+    )
+
+
+def _api_key(key: policy_pb.ApiKeyRecord) -> ApiKey:
+    return ApiKey(
+        key.key_id,
+        key.tenant_id,
+        key.secret_sha256,
+        tuple(key.scopes),
+        tuple(key.allowed_networks),
+        _seconds(key, "expire_time"),
+        key.previous_secret_sha256,
+        _seconds(key, "previous_expire_time"),
+    )
+
+
+def _oauth_client(client: policy_pb.OAuthClientRecord) -> OAuthClient:
+    return OAuthClient(
+        client.client_id,
+        client.tenant_id,
+        tuple(client.scopes),
+        client.token_generation,
+        tuple(client.allowed_networks),
+        _seconds(client, "expire_time"),
+    )
+
+
+def _seconds(record: Message, field: str) -> float:
+    """A point in time in Unix seconds; 0 if it is unset."""
+    time: Timestamp = getattr(record, field)
+    return time.ToMicroseconds() / 1e6 if record.HasField(field) else 0.0
+
+
+def _suppression(entry: policy_pb.SuppressionRecord) -> Suppression:
+    expiry = entry.expire_time.ToMicroseconds() / 1e6 if entry.HasField("expire_time") else 0.0
+    return Suppression(entry.tenant_id, entry.address, entry.reason, entry.stream, expiry)
 
 
 def _domain(domain: policy_pb.DomainRecord) -> SenderDomain:
@@ -86,4 +155,4 @@ def _domain(domain: policy_pb.DomainRecord) -> SenderDomain:
         for key in domain.dkim_keys
         if key.algorithm in _ALGORITHMS
     )
-    return SenderDomain(domain.domain, domain.tenant_id, domain.signing_off, keys)
+    return SenderDomain(domain.domain, domain.tenant_id, domain.signing_off, keys, domain.signs_for_senders)

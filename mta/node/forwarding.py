@@ -8,9 +8,14 @@ import grpc
 
 from barua.control.v1 import lease_service_pb2 as lease_pb
 from barua.control.v1 import lease_service_pb2_grpc as lease_services
+from barua.control.v1 import quota_service_pb2 as quota_pb
+from barua.control.v1 import quota_service_pb2_grpc as quota_services
 from barua.mta.v1 import injection_service_pb2 as injection_pb
 from barua.mta.v1 import injection_service_pb2_grpc as injection_services
+from barua.mta.v1 import routing_service_pb2 as routing_pb
+from barua.mta.v1 import routing_service_pb2_grpc as routing_services
 
+from mta.runtime import networks
 from mta.runtime.refusals import Reason, Refusal
 from mta.runtime.rpc import refusal_of
 
@@ -18,12 +23,17 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 LEASE_SECONDS = 4.0
 """Deadline of a call to control."""
+EXPLAIN_SECONDS = 15.0
+"""Deadline of a call to a worker that may ask the DNS."""
 INJECTION_SECONDS = 30.0
 """Deadline of a call to a worker when the caller has set none."""
 CREDENTIALS = "authorization"
 """Metadata that a worker needs of the caller."""
 PEER_KEY = "x-barua-peer"
-"""Metadata that tells a worker the caller's address: said by us, never by the caller."""
+"""Metadata that tells a worker the caller's address: what we see of it, or what a bridge on this machine says."""
+
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+"""Where peers are believed about the address of their own clients."""
 
 _UP = {grpc.ChannelConnectivity.READY}
 _COMING_UP = {grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING}
@@ -56,6 +66,55 @@ class LeaseForwarder(lease_services.LeaseServiceServicer):
             raise refusal_of(error) from error
 
 
+class QuotaForwarder(quota_services.QuotaServiceServicer):
+    """Serves control's QuotaService to the workers of this machine, under the node's name."""
+
+    def __init__(self, control: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._stub: quota_services.QuotaServiceAsyncStub = quota_services.QuotaServiceStub(control)
+        self._metadata = metadata
+
+    def add_to(self, server: grpc.aio.Server) -> str:
+        """Serve on ``server``; the service's full name, for reflection."""
+        quota_services.add_QuotaServiceServicer_to_server(self, server)
+        return quota_pb.DESCRIPTOR.services_by_name["QuotaService"].full_name
+
+    async def TakeQuota(self, request: quota_pb.TakeQuotaRequest, context: Context) -> quota_pb.TakeQuotaResponse:
+        """Pass on to control."""
+        try:
+            return await self._stub.TakeQuota(request, metadata=self._metadata, timeout=LEASE_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise refusal_of(error) from error
+
+
+class RoutingForwarder(routing_services.RoutingServiceServicer):
+    """Serves RoutingService on the node's address by passing each call to a worker."""
+
+    def __init__(self, workers: Sequence[grpc.aio.Channel]) -> None:
+        self._stubs: list[routing_services.RoutingServiceAsyncStub] = [
+            routing_services.RoutingServiceStub(channel) for channel in workers
+        ]
+
+    def add_to(self, server: grpc.aio.Server) -> str:
+        """Serve on ``server``; the service's full name, for reflection."""
+        routing_services.add_RoutingServiceServicer_to_server(self, server)
+        return routing_pb.DESCRIPTOR.services_by_name["RoutingService"].full_name
+
+    async def ExplainRoute(
+        self, request: routing_pb.ExplainRouteRequest, context: Context
+    ) -> routing_pb.ExplainRouteResponse:
+        """Pass on to the first worker that answers: all work by the same policy."""
+        metadata = tuple((key, value) for key, value in context.invocation_metadata() or () if key == CREDENTIALS)
+        failure = Refusal(Reason.UNAVAILABLE, "no worker answers now; try again", retry_after=2.0)
+        for stub in self._stubs:
+            try:
+                return await stub.ExplainRoute(request, metadata=metadata, timeout=EXPLAIN_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                failure = refusal_of(error)
+                if failure.reason is not Reason.UNAVAILABLE:
+                    break
+        raise failure
+
+
 class InjectionForwarder(injection_services.InjectionServiceServicer):
     """Serves InjectionService on the node's address by passing each call to one of the workers, in turn."""
 
@@ -76,7 +135,7 @@ class InjectionForwarder(injection_services.InjectionServiceServicer):
     ) -> injection_pb.SubmitMessageResponse:
         """Pass on to a worker. A call that failed half-way is not repeated: it may have been stored."""
         metadata = [(key, value) for key, value in context.invocation_metadata() or () if key == CREDENTIALS]
-        metadata.append((PEER_KEY, _address(context.peer())))
+        metadata.append((PEER_KEY, _address(context)))
         remaining = context.time_remaining()
         timeout = min(INJECTION_SECONDS, remaining or INJECTION_SECONDS)
         try:
@@ -96,9 +155,13 @@ class InjectionForwarder(injection_services.InjectionServiceServicer):
         raise Refusal(Reason.UNAVAILABLE, "no worker can take mail now; try again", retry_after=2.0)
 
 
-def _address(peer: str) -> str:
-    """The IP address in gRPC's spelling of a peer, such as "ipv4:192.0.2.1:5000"; empty if it is not on a network."""
-    family, _, rest = peer.partition(":")
-    if family not in ("ipv4", "ipv6"):
-        return ""
-    return rest.rpartition(":")[0].replace("%5B", "[").replace("%5D", "]").strip("[]")
+def _address(context: Context) -> str:
+    """The IP address that a call is made for; empty if it is not on a network.
+
+    A peer on this machine, as a bridge is, may say for whom it calls; whoever else says so is not believed.
+    """
+    address = networks.address_of(context.peer()) or ""
+    if networks.allowed(LOOPBACK, address):
+        said = dict(context.invocation_metadata() or ()).get(PEER_KEY, "")
+        return (networks.canonical(said) if isinstance(said, str) else None) or address
+    return address

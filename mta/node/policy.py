@@ -1,5 +1,8 @@
 """Keeps the policy replica in step with control's stream of changes.
 
+A snapshot goes into the replica page by page as it comes, so its size does not matter to memory. Which revision is in
+force is told to control beside the stream; when changes come faster than control answers, it hears of the newest.
+
 While control is away, or the replica cannot be written, the workers go on with the last good replica, and this comes
 back by itself.
 """
@@ -17,7 +20,7 @@ from barua.policy.v1 import policy_service_pb2 as pb
 from barua.policy.v1 import policy_service_pb2_grpc as services
 
 from mta.node import convert
-from mta.replica.writer import Record, ReplicaWriter
+from mta.replica.writer import ReplicaWriter
 from mta.runtime.log import get_logger
 
 log = get_logger(__name__)
@@ -51,11 +54,22 @@ class PolicyFollower:
         self._writer = writer
         self._recall = recall
         self._thread = ThreadPoolExecutor(1, "replica")
-        self._snapshot: list[Record] | None = None
+        self._in_snapshot = False
+        self._snapshot_records = 0
         self._lineage = ""
+        self._applied = 0
+        self._to_report = asyncio.Event()
 
     async def run(self) -> None:
         """Follow the stream for ever."""
+        reporting = asyncio.create_task(self._report_for_ever(), name="policy-report")
+        try:
+            await self._follow_for_ever()
+        finally:
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
+
+    async def _follow_for_ever(self) -> None:
         while True:
             try:
                 await self._follow()
@@ -70,7 +84,7 @@ class PolicyFollower:
     async def _follow(self) -> None:
         lineage, revision = await self._in_thread(self._writer.position)
         request = pb.WatchPolicyRequest(node=self._node, after_revision=revision, lineage=lineage)
-        self._snapshot = None
+        self._in_snapshot = False
         stream = self._stub.WatchPolicy(request, metadata=self._metadata)
         try:
             async for step in _with_silence_limit(stream):
@@ -82,30 +96,45 @@ class PolicyFollower:
     async def _apply(self, step: pb.WatchPolicyResponse) -> None:
         match step.WhichOneof("step"):
             case "snapshot_begin":
-                self._snapshot = []
                 self._lineage = step.snapshot_begin.lineage
-            case "changes" if self._snapshot is not None:
-                self._snapshot += [record for record, deleted in convert.records(step.changes.changes) if not deleted]
+                self._in_snapshot, self._snapshot_records = True, 0
+                await self._in_thread(self._writer.begin_snapshot)
+            case "changes" if self._in_snapshot:
+                piece = [record for record, deleted in convert.records(step.changes.changes) if not deleted]
+                self._snapshot_records += len(piece)
+                await self._in_thread(lambda: self._writer.add_to_snapshot(piece))
             case "changes":
                 changes = convert.records(step.changes.changes)
                 revision = step.changes.revision
                 await self._in_thread(lambda: self._writer.apply(changes, revision))
-                await self._report(revision)
+                self._report(revision)
             case "snapshot_end":
-                snapshot, self._snapshot = self._snapshot or [], None
                 revision = step.snapshot_end.revision
-                await self._in_thread(lambda: self._writer.replace(snapshot, self._lineage, revision))
-                log.info("policy_snapshot_applied", records=len(snapshot), revision=revision)
-                await self._report(revision)
+                await self._in_thread(lambda: self._writer.finish_snapshot(self._lineage, revision))
+                self._in_snapshot = False
+                log.info("policy_snapshot_applied", records=self._snapshot_records, revision=revision)
+                self._report(revision)
             case "recall":
                 self._recall(step.recall.tenant_id)
             case _:
                 pass
 
-    async def _report(self, revision: int) -> None:
+    def _report(self, revision: int) -> None:
         REVISION.set(revision)
-        request = pb.ReportRevisionRequest(node=self._node, revision=revision)
-        await self._stub.ReportRevision(request, metadata=self._metadata, timeout=REPORT_SECONDS)
+        self._applied = revision
+        self._to_report.set()
+
+    async def _report_for_ever(self) -> None:
+        while True:
+            await self._to_report.wait()
+            self._to_report.clear()
+            request = pb.ReportRevisionRequest(node=self._node, revision=self._applied)
+            try:
+                await self._stub.ReportRevision(request, metadata=self._metadata, timeout=REPORT_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                log.info("policy_revision_not_reported", revision=self._applied, reason=error.details())
+                await asyncio.sleep(RECONNECT_SECONDS)
+                self._to_report.set()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

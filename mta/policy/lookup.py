@@ -3,9 +3,10 @@
 ``Policy`` is implemented by the replica's reader; the functions here are the rules that need more than one record.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from mta.policy.records import ApiKey, Login, SenderDomain, Suppression, Tenant
+from mta.policy.records import ApiKey, Login, OAuthClient, SenderDomain, Suppression, Tenant
 
 MAX_DEPTH = 16
 """Levels of the tenant tree that are followed; control makes no deeper ones."""
@@ -23,14 +24,23 @@ class Policy(Protocol):
     def api_key(self, key_id: str) -> ApiKey | None:
         """An API key by its id."""
 
+    def oauth_client(self, client_id: str) -> OAuthClient | None:
+        """An OAuth client by its id."""
+
     def sender_domain(self, domain: str) -> SenderDomain | None:
         """A verified domain by its name: A-labels, lower case."""
 
     def first_domain(self, tenant_id: str) -> str | None:
         """A verified domain of exactly this tenant, the first by name."""
 
-    def suppressions(self, address: str) -> list[Suppression]:
-        """Every suppression of a canonical address."""
+    def senders(self, address: str) -> list[str]:
+        """The tenants that have verified a canonical address."""
+
+    def signing_domain(self) -> SenderDomain | None:
+        """The domain that signs for verified senders, if there is one."""
+
+    def suppressions(self, address: str, tenant_ids: Sequence[str]) -> list[Suppression]:
+        """Every suppression of a canonical address on one of these tenants."""
 
 
 def lineage(policy: Policy, tenant_id: str) -> tuple[Tenant, ...]:
@@ -51,6 +61,24 @@ def may_send_from(policy: Policy, line: tuple[Tenant, ...], domain: str) -> Send
     return None
 
 
+def is_verified_sender(policy: Policy, line: tuple[Tenant, ...], domain: str, address: str) -> bool:
+    """Whether a tenant of this lineage has verified a canonical address.
+
+    A domain that is here is its owner's: then single addresses of it count for nothing.
+    """
+    if policy.sender_domain(domain) is not None:
+        return False
+    return not {tenant.tenant_id for tenant in line}.isdisjoint(policy.senders(address))
+
+
+def signer_for_senders(policy: Policy, line: tuple[Tenant, ...]) -> SenderDomain | None:
+    """The domain that signs for verified senders: one of the top of the lineage, with keys."""
+    found = policy.signing_domain()
+    if found is None or found.signing_off or found.tenant_id != line[-1].tenant_id:
+        return None
+    return found
+
+
 def default_sender(policy: Policy, line: tuple[Tenant, ...]) -> str | None:
     """The From address of a tenant for messages without one: its own, else that of the nearest tenant above."""
     for tenant in line:
@@ -62,10 +90,20 @@ def default_sender(policy: Policy, line: tuple[Tenant, ...]) -> str | None:
     return None
 
 
-def suppressed(policy: Policy, line: tuple[Tenant, ...], address: str) -> Suppression | None:
-    """The suppression of a canonical address that holds for this lineage, the nearest first."""
-    found = policy.suppressions(address)
+def suppressed(policy: Policy, line: tuple[Tenant, ...], address: str, stream: str, now: float) -> Suppression | None:
+    """The suppression of a canonical address that holds for this lineage and stream at ``now``, in Unix seconds.
+
+    The nearest to the tenant comes first, and of one tenant's the one for all streams. A message without a stream is
+    held by suppressions for all streams alone.
+    """
+    found = policy.suppressions(address, [tenant.tenant_id for tenant in line])
     if not found:
         return None
-    by_tenant = {suppression.tenant_id: suppression for suppression in found}
-    return next((by_tenant[tenant.tenant_id] for tenant in line if tenant.tenant_id in by_tenant), None)
+    in_force = {
+        (entry.tenant_id, entry.stream): entry for entry in found if not entry.expire_time or entry.expire_time > now
+    }
+    for tenant in line:
+        entry = in_force.get((tenant.tenant_id, "")) or in_force.get((tenant.tenant_id, stream))
+        if entry is not None:
+            return entry
+    return None

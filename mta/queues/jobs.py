@@ -1,6 +1,7 @@
 """A job: the recipients of one message that are bound for one site, ready to be delivered in one transaction."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from itertools import groupby
 from typing import NamedTuple
 
@@ -20,19 +21,28 @@ class JobRecipient(NamedTuple):
 
 
 class Job:
-    """Work for one transaction. ``content`` is None when it has to be read from the spool."""
+    """Work for one transaction. ``content`` is None when it has to be read from the spool.
+
+    ``via`` and ``source`` say which SMTP provider and which source it was filed under, as events name them; ``counted``
+    names the quotas that have been taken for this attempt, each with its window.
+    """
 
     __slots__ = (
         "content",
+        "counted",
         "domain",
         "flags",
         "last_recipient_id",
         "message_id",
+        "provider",
         "received_ms",
         "recipients",
         "sender",
         "size",
+        "source",
+        "stream",
         "tenant",
+        "via",
     )
 
     def __init__(self, of: QueuedRecipient, recipients: list[JobRecipient], content: bytes | None) -> None:
@@ -44,8 +54,19 @@ class Job:
         self.received_ms = of.received_ms
         self.size = of.size
         self.flags = of.flags
+        self.stream = of.stream
+        self.provider = of.provider
+        self.via = ""
+        self.source = ""
+        self.counted: tuple[tuple[str, int], ...] = ()
         self.recipients = recipients
         self.content = content
+
+    def split(self, count: int) -> "Job":
+        """Keep the first ``count`` recipients; the others, in a job of their own."""
+        rest = copy(self)
+        self.recipients, rest.recipients = self.recipients[:count], self.recipients[count:]
+        return rest
 
 
 def jobs_of(recipients: Sequence[QueuedRecipient], content: bytes | None) -> Iterator[Job]:

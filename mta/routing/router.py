@@ -7,7 +7,7 @@ for ``ROUTE_SECONDS``, failures for less.
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mta.routing.ports import DnsFailure, MxRecord, NameMissing, Resolver
@@ -31,6 +31,7 @@ class TlsPolicy(StrEnum):
     """How a connection of a route speaks TLS."""
 
     OPPORTUNISTIC = "starttls"
+    REQUIRED = "starttls-required"
     NEVER = "none"
     IMPLICIT = "implicit"
 
@@ -45,6 +46,23 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a server is logged in to with."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceAddress:
+    """Where connections come from, and what they call themselves."""
+
+    source_id: str
+    address: str
+    ehlo_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Where to go. Domains with the same ``site`` share queues, connections and limits."""
 
@@ -52,6 +70,13 @@ class Route:
     hosts: tuple[Host, ...]
     """In the order to try them."""
     tls: TlsPolicy
+    verify: bool = False
+    """The servers' certificates must be valid for their names."""
+    credentials: Credentials | None = None
+    provider: str = ""
+    """Key of the SMTP provider this is the way to; empty: none."""
+    source: SourceAddress | None = None
+    """None: the machine's default address and name."""
 
 
 @dataclass(frozen=True, slots=True)

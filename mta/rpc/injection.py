@@ -19,6 +19,7 @@ from mta.policy.records import Tenant
 from mta.rpc.authentication import CallerAuthentication
 from mta.runtime.refusals import Reason, Refusal
 from mta.runtime.rpc import status_of
+from mta.runtime.streams import stream_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -47,11 +48,12 @@ class InjectionService(services.InjectionServiceServicer):
         caller = self._authentication.caller(context)
         line = self._line(caller.tenant_id, request.tenant_id)
         sender = self._sender(line, request.sender)
+        stream = _stream(request.stream)
         wanted = list(dict.fromkeys(request.recipients))
         if not 1 <= len(wanted) <= self._max_recipients:
             text = f"give 1 to {self._max_recipients} recipients; there are {len(wanted)}"
             raise Refusal(Reason.INVALID_ARGUMENT, text, field="recipients")
-        admitted, refused = self._admit(line, wanted)
+        admitted, refused = self._admit(line, wanted, stream)
         if not admitted:
             raise refused[wanted[0]]
         if not request.content:
@@ -64,6 +66,8 @@ class InjectionService(services.InjectionServiceServicer):
             content=request.content,
             smtputf8=True,
             origin=Origin(Source.GRPC, "gRPC", None, _peer(context)),
+            stream=stream,
+            provider=request.smtp_provider,
         )
         if request.validate_only:
             self._intake.check(submission)
@@ -85,7 +89,9 @@ class InjectionService(services.InjectionServiceServicer):
         admission.sender(self._policy, line, address)
         return address
 
-    def _admit(self, line: tuple[Tenant, ...], wanted: list[str]) -> tuple[dict[str, Address], dict[str, Refusal]]:
+    def _admit(
+        self, line: tuple[Tenant, ...], wanted: list[str], stream: str
+    ) -> tuple[dict[str, Address], dict[str, Refusal]]:
         """Recipients that get a copy, by the text of the request, each mailbox once; and why others do not."""
         admitted: dict[str, Address] = {}
         refused: dict[str, Refusal] = {}
@@ -97,7 +103,7 @@ class InjectionService(services.InjectionServiceServicer):
                     raise Refusal(
                         Reason.INVALID_ARGUMENT, "mail to address literals is not accepted", field="recipients"
                     )
-                admission.recipient(self._policy, line, address)
+                admission.recipient(self._policy, line, address, stream)
             except Refusal as refusal:
                 refused[text] = refusal
                 continue
@@ -144,6 +150,13 @@ def _parse(text: str, field: str) -> Address:
         return parse_path(text)
     except AddressError as error:
         raise Refusal(Reason.INVALID_ARGUMENT, f"{text!r} is not an address: {error}", field=field) from error
+
+
+def _stream(text: str) -> str:
+    try:
+        return stream_name(text)
+    except ValueError as error:
+        raise Refusal(Reason.INVALID_ARGUMENT, str(error), field="stream") from error
 
 
 def _peer(context: Context) -> str | None:

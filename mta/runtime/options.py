@@ -53,14 +53,153 @@ class DatabaseOptions(Section, frozen=True):
     command_timeout_seconds: Annotated[float, Meta(gt=0, description="Time for one statement at most.")] = 15.0
 
 
+class CertificateIdentity(Section, frozen=True):
+    """Whom a client certificate without a URI of the scheme "barua" names."""
+
+    common_name: Annotated[str, Meta(description="Common name of the certificate's subject, exactly.")]
+    identity: Annotated[str, Meta(description='"operator", "node/<name>" or "tenant/<tenant id>".')]
+
+
+class ServerTlsOptions(Section, frozen=True):
+    """TLS (1.2 or newer) of a gRPC server. Files that change are read again with the next connection."""
+
+    certificate_file: Annotated[str, Meta(description="PEM with the chain; empty: no TLS.")] = ""
+    key_file: Annotated[str, Meta(description="PEM with the private key.")] = ""
+    client_ca_file: Annotated[
+        str, Meta(description="PEM with the authorities of client certificates, which every client must then have.")
+    ] = ""
+
+
+class ControlTlsOptions(ServerTlsOptions, frozen=True):
+    """TLS (1.2 or newer) of control's gRPC server. Files that change are read again with the next connection."""
+
+    client_listen: Annotated[
+        str,
+        Meta(
+            description="A second address, host:port, where client certificates are required; "
+            "control.listen does not ask for them then. Empty: there is none."
+        ),
+    ] = ""
+    identities: Annotated[
+        list[CertificateIdentity], Meta(description="Holders of certificates without a URI barua:...")
+    ] = field(default_factory=list)
+
+
+class ClientTlsOptions(Section, frozen=True):
+    """How our programs connect to a gRPC server of ours over TCP."""
+
+    ca_file: Annotated[
+        str, Meta(description="PEM with the authorities of the server's certificate; empty: no TLS.")
+    ] = ""
+    certificate_file: Annotated[str, Meta(description="PEM with a client certificate; empty: none.")] = ""
+    key_file: Annotated[str, Meta(description="PEM with its private key.")] = ""
+    server_name: Annotated[
+        str, Meta(description="Name in the server's certificate, if it is not that of the address.")
+    ] = ""
+
+
+class WebhookOptions(Section, frozen=True):
+    """How events are posted to webhooks."""
+
+    allow_http: Annotated[bool, Meta(description="Take URLs that begin with http://, too.")] = False
+    allowed_networks: Annotated[
+        list[str],
+        Meta(description="Networks that webhooks may reach although they are not public, such as 10.1.0.0/16."),
+    ] = field(default_factory=list)
+    ca_file: Annotated[
+        str, Meta(description="PEM with authorities to trust beside those of the system; empty: none.")
+    ] = ""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=60, description="For one request, from look-up to answer.")] = 10.0
+    connections: Annotated[int, Meta(ge=2, le=2000, description="Requests at once, per control program.")] = 100
+    pace: Annotated[
+        float, Meta(gt=0, le=10, description="Pauses between attempts are multiplied by this; below 1 for tests.")
+    ] = 1.0
+    disable_after_seconds: Annotated[
+        float, Meta(gt=0, description="A webhook whose every attempt failed for so long is switched off.")
+    ] = 259_200.0
+    keep_days: Annotated[int, Meta(ge=1, le=400, description="Finished deliveries stay in the log for so long.")] = 30
+
+
+class AlertOptions(Section, frozen=True):
+    """Alerts."""
+
+    interval_seconds: Annotated[float, Meta(gt=0, description="Between evaluations of the rules.")] = 60.0
+
+
+class SuppressionOptions(Section, frozen=True):
+    """What becomes a suppression by itself, where no tenant says otherwise."""
+
+    hard_bounces: Annotated[bool, Meta(description="Recipients whose mailbox or domain does not exist.")] = True
+    soft_bounces: Annotated[
+        bool, Meta(description="Recipients to whom nothing gets through: for a while, each time twice as long.")
+    ] = True
+    soft_bounce_count: Annotated[int, Meta(ge=1, le=100, description="So many messages in a row have to fail ...")] = 3
+    soft_bounce_days: Annotated[int, Meta(ge=1, le=30, description="... on so many different days.")] = 3
+    first_pause_days: Annotated[int, Meta(ge=1, le=365, description="Days of the first temporary suppression.")] = 7
+    pause_count: Annotated[int, Meta(ge=0, le=10, description="Temporary suppressions before one for good.")] = 3
+
+
+class ValidationOptions(Section, frozen=True):
+    """The validation of lists of addresses. Each file has one name per line and adds to the built-in list."""
+
+    disposable_domains_file: Annotated[str, Meta(description="Domains of throw-away mailboxes; empty: none.")] = ""
+    role_accounts_file: Annotated[str, Meta(description='Local parts such as "postmaster"; empty: none.')] = ""
+    free_mail_domains_file: Annotated[str, Meta(description="Domains of free mailboxes; empty: none.")] = ""
+    dns_timeout_seconds: Annotated[float, Meta(gt=0, le=60, description="Time to look a domain up.")] = 5.0
+    kept_days: Annotated[
+        int, Meta(ge=1, le=3650, description="Days that finished lists and their results are kept.")
+    ] = 30
+
+
 class ControlOptions(Section, frozen=True):
     """The control program."""
 
     listen: Annotated[str, Meta(description="Address of the gRPC server, host:port.")] = "127.0.0.1:7070"
+    tls: ControlTlsOptions = field(default_factory=ControlTlsOptions)
+    plaintext_anywhere: Annotated[
+        bool,
+        Meta(
+            description="Serve without TLS on addresses other than loopback, too: "
+            "for networks that are protected otherwise. Credentials travel in the clear."
+        ),
+    ] = False
+    forwarders: Annotated[
+        list[str],
+        Meta(description="Addresses and networks of bridges: peers that may say on whose behalf they call."),
+    ] = field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
     metrics_listen: Annotated[str, Meta(description="Address of /metrics, host:port.")] = "127.0.0.1:9470"
     dns_nameservers: Annotated[
         list[str], Meta(description="host:port of the servers that domain checks ask; empty: those of the system.")
     ] = field(default_factory=list)
+    sending_hosts: Annotated[
+        list[str],
+        Meta(description="Names whose addresses mail leaves from, for SPF checks and advice; empty: mta.hostname."),
+    ] = field(default_factory=list)
+    spf_include: Annotated[
+        str, Meta(description="Name of an SPF record of ours that domains include; empty: they name the sending hosts.")
+    ] = ""
+    return_path_target: Annotated[
+        str, Meta(description="Host that return-path hosts of domains are aliases of; empty: mta.hostname.")
+    ] = ""
+    tracking_target: Annotated[
+        str, Meta(description="Host that tracking hosts of domains are aliases of; empty: mta.hostname.")
+    ] = ""
+    refused_sender_domains: Annotated[
+        list[str], Meta(description="Domains whose single addresses are not taken as senders, such as free mail.")
+    ] = field(default_factory=list)
+    confirmation_sender: Annotated[
+        str, Meta(description="From address of messages that confirm senders; empty: the operator's default sender.")
+    ] = ""
+    mta_address: Annotated[
+        str, Meta(description="gRPC address of the MTA that mails confirmations, host:port; empty: node.listen.")
+    ] = ""
+    history_days: Annotated[
+        int, Meta(ge=1, le=100, description="Days that messages and their events are kept, beside the running one.")
+    ] = 30
+    suppressions: SuppressionOptions = field(default_factory=SuppressionOptions)
+    validation: ValidationOptions = field(default_factory=ValidationOptions)
+    webhooks: WebhookOptions = field(default_factory=WebhookOptions)
+    alerts: AlertOptions = field(default_factory=AlertOptions)
 
 
 class NodeOptions(Section, frozen=True):
@@ -70,6 +209,14 @@ class NodeOptions(Section, frozen=True):
         "node1"
     )
     listen: Annotated[str, Meta(description="Address of the MTA's gRPC server, host:port.")] = "127.0.0.1:7071"
+    tls: ServerTlsOptions = field(default_factory=ServerTlsOptions)
+    plaintext_anywhere: Annotated[
+        bool,
+        Meta(
+            description="Serve without TLS on addresses other than loopback, too: "
+            "for networks that are protected otherwise. Credentials travel in the clear."
+        ),
+    ] = False
     metrics_listen: Annotated[str, Meta(description="Address of /metrics, host:port.")] = "127.0.0.1:9471"
     control_address: Annotated[str, Meta(description="gRPC address of control, host:port.")] = "127.0.0.1:7070"
 
@@ -219,6 +366,9 @@ class InboxOptions(Section, frozen=True):
 
     http_listen: Annotated[str, Meta(description="Address of its HTTP server, host:port.")] = "127.0.0.1:8025"
     smtp_listen: Annotated[str, Meta(description="Address of its SMTP server, host:port.")] = "127.0.0.1:2526"
+    dns_listen: Annotated[
+        str, Meta(description="Address of the demo's DNS server (UDP), which control then asks, host:port.")
+    ] = "127.0.0.1:8053"
     messages: Annotated[int, Meta(ge=1, description="Messages kept; the oldest go first.")] = 10_000
 
 
@@ -257,6 +407,8 @@ class Options(Section, frozen=True):
     log: LogOptions = field(default_factory=LogOptions)
     database: DatabaseOptions = field(default_factory=DatabaseOptions)
     control: ControlOptions = field(default_factory=ControlOptions)
+    control_client: ClientTlsOptions = field(default_factory=ClientTlsOptions)
+    node_client: ClientTlsOptions = field(default_factory=ClientTlsOptions)
     node: NodeOptions = field(default_factory=NodeOptions)
     mta: MtaOptions = field(default_factory=MtaOptions)
     bridge: BridgeOptions = field(default_factory=BridgeOptions)
@@ -316,9 +468,15 @@ def _check(options: Options) -> None:
                 ipaddress.ip_network(trusted.network)
             except ValueError as error:
                 raise OptionsError(f"mta.listeners.trusted.network: {error}") from error
+    for network in options.control.webhooks.allowed_networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise OptionsError(f"control.webhooks.allowed_networks: {error}") from error
     tls = options.mta.tls
     if bool(tls.certificate_file) != bool(tls.key_file):
         raise OptionsError("mta.tls: certificate_file and key_file go together; one of them is empty")
+    _check_grpc_tls(options)
     ids = [tenant.id for tenant in options.bootstrap.tenants]
     if len(ids) != len(set(ids)):
         raise OptionsError("bootstrap.tenants: two tenants have the same id")
@@ -327,10 +485,27 @@ def _check(options: Options) -> None:
             raise OptionsError(f"bootstrap.tenants: {tenant.id} needs both username and password_file, or neither")
 
 
+def _check_grpc_tls(options: Options) -> None:
+    servers: dict[str, ServerTlsOptions] = {"control.tls": options.control.tls, "node.tls": options.node.tls}
+    for name, tls in servers.items():
+        if bool(tls.certificate_file) != bool(tls.key_file):
+            raise OptionsError(f"{name}: certificate_file and key_file go together; one of them is empty")
+        if tls.client_ca_file and not tls.certificate_file:
+            raise OptionsError(f"{name}: client_ca_file needs certificate_file and key_file, too")
+    if options.control.tls.client_listen and not options.control.tls.client_ca_file:
+        raise OptionsError("control.tls: client_listen needs client_ca_file")
+    for name, client in (("control_client", options.control_client), ("node_client", options.node_client)):
+        if bool(client.certificate_file) != bool(client.key_file):
+            raise OptionsError(f"{name}: certificate_file and key_file go together; one of them is empty")
+        if client.certificate_file and not client.ca_file:
+            raise OptionsError(f"{name}: a client certificate needs ca_file, too")
+
+
 def _addresses(options: Options) -> list[str]:
     return [
         options.control.listen,
         options.control.metrics_listen,
+        *filter(None, [options.control.tls.client_listen]),
         options.node.listen,
         options.node.metrics_listen,
         options.node.control_address,
@@ -339,7 +514,9 @@ def _addresses(options: Options) -> list[str]:
         options.bridge.control_address,
         options.inbox.http_listen,
         options.inbox.smtp_listen,
+        options.inbox.dns_listen,
         *options.control.dns_nameservers,
+        *([options.control.mta_address] if options.control.mta_address else []),
         *options.mta.dns.nameservers,
         *(listener.listen for listener in options.mta.listeners),
         *(route.target for route in options.mta.routes),

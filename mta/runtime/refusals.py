@@ -33,6 +33,7 @@ class Reason(StrEnum):
     INTERNAL = "INTERNAL"
     MAIL_LOOP = "MAIL_LOOP"
     BAD_CONTENT = "BAD_CONTENT"
+    POSITION_LOST = "POSITION_LOST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ RENDERINGS: dict[Reason, Rendering] = {
     Reason.INTERNAL: Rendering(451, "4.3.0", "INTERNAL", 500),
     Reason.MAIL_LOOP: Rendering(554, "5.4.6", "INVALID_ARGUMENT", 400),
     Reason.BAD_CONTENT: Rendering(550, "5.6.0", "INVALID_ARGUMENT", 400),
+    Reason.POSITION_LOST: Rendering(451, "4.3.0", "OUT_OF_RANGE", 410),
 }
 
 

@@ -10,6 +10,7 @@ Limits: messages of ``MAX_MESSAGE_BYTES``, ``MAX_CONCURRENT`` calls at once.
 import inspect
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -20,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from mta.runtime.log import get_logger
+from mta.runtime.options import ClientTlsOptions, OptionsError
 from mta.runtime.refusals import Reason, Refusal
 
 log = get_logger(__name__)
@@ -30,6 +32,11 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """One request or answer: the largest message plus room for its envelope."""
 MAX_CONCURRENT = 2000
 """Calls at once per server; more get RESOURCE_EXHAUSTED at once instead of queueing without bound."""
+
+MAX_TOLD = 1200
+"""Octets of the message of a refusal, which trailers hold up to four times; a field's name gets a quarter of it."""
+MAX_METADATA = 1500
+"""Octets of the metadata of a refusal, such as a DNS record that is wanted; with more, each value is cut."""
 
 _LIMITS: list[tuple[str, int | str]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -45,8 +52,11 @@ _KEEPALIVE: list[tuple[str, int | str]] = [
 
 
 def new_server(interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> grpc.aio.Server:
-    """A server whose handlers may raise Refusal. ``interceptors`` run inside that translation."""
-    return grpc.aio.server(
+    """A server whose handlers may raise Refusal. ``interceptors`` run inside that translation.
+
+    They are asked once for each method, so what differs from call to call is for the handlers that they give.
+    """
+    server = grpc.aio.server(
         interceptors=[RefusalInterceptor(), *interceptors],
         options=[
             *_LIMITS,
@@ -56,6 +66,11 @@ def new_server(interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> grpc.
         ],
         maximum_concurrent_rpcs=MAX_CONCURRENT,
     )
+    # The generated code offers every method twice: in a table by name, which serves all of them, and "registered", for
+    # which the server waits on each method by itself, all of them anew with each call. With 140 methods that took a
+    # tenth of a millisecond of every call.
+    setattr(server, "add_registered_method_handlers", lambda service, handlers: None)  # noqa: B010 - mypy would refuse
+    return server
 
 
 def add_health(server: grpc.aio.Server, services: Sequence[str]) -> health.aio.HealthServicer:
@@ -82,29 +97,59 @@ async def is_serving(channel_: grpc.aio.Channel, timeout_seconds: float) -> bool
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def channel(target: str) -> grpc.aio.Channel:
-    """A client channel to ``host:port`` or ``unix:path``."""
-    return grpc.aio.insecure_channel(target, options=[*_LIMITS, *_KEEPALIVE, ("grpc.enable_retries", 0)])
+def channel(target: str, tls: ClientTlsOptions | None = None) -> grpc.aio.Channel:
+    """A client channel to ``host:port`` or ``unix:path``; with TLS if ``tls`` names authorities.
+
+    Raises OptionsError if a file that ``tls`` names cannot be read.
+    """
+    options = [*_LIMITS, *_KEEPALIVE, ("grpc.enable_retries", 0)]
+    if tls is None or not tls.ca_file or target.startswith("unix:"):
+        return grpc.aio.insecure_channel(target, options=options)
+    if tls.server_name:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    key, chain = (_pem(tls.key_file), _pem(tls.certificate_file)) if tls.certificate_file else (None, None)
+    return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(_pem(tls.ca_file), key, chain), options=options)
+
+
+def _pem(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise OptionsError(f"cannot read {path}: {error.strerror}") from error
 
 
 def status_of(refusal: Refusal) -> status_pb2.Status:
-    """The google.rpc.Status of a refusal."""
-    details: list[Any] = [
-        error_details_pb2.ErrorInfo(reason=refusal.reason.value, domain=DOMAIN, metadata=refusal.metadata)
-    ]
+    """The google.rpc.Status of a refusal, its texts cut to what fits into the trailers of an answer."""
+    message = _cut(refusal.message, MAX_TOLD)
+    metadata = refusal.metadata
+    if sum(len(value.encode("utf-8", "replace")) for value in metadata.values()) > MAX_METADATA:
+        metadata = {key: _cut(value, MAX_TOLD // 4) for key, value in metadata.items()}
+    details: list[Any] = [error_details_pb2.ErrorInfo(reason=refusal.reason.value, domain=DOMAIN, metadata=metadata)]
     if refusal.field is not None:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=refusal.field, description=refusal.message)
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=_cut(refusal.field, MAX_TOLD // 4), description=message
+        )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if refusal.reason is Reason.RATE_LIMITED:
+        quota = error_details_pb2.QuotaFailure.Violation(subject=metadata.get("cap", "rate"), description=message)
+        details.append(error_details_pb2.QuotaFailure(violations=[quota]))
     if refusal.retry_after is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(round(refusal.retry_after * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    status = status_pb2.Status(code=code_pb2.Code.Value(refusal.rendering.grpc), message=refusal.message)
+    status = status_pb2.Status(code=code_pb2.Code.Value(refusal.rendering.grpc), message=message)
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def _cut(text: str, octets: int) -> str:
+    """A text of at most so many octets, or of a third as many beyond ASCII, where HTTP/2 takes three for each."""
+    kept = octets if text.isascii() else octets // 3
+    encoded = text.encode("utf-8", "replace")
+    return text if len(encoded) <= kept else encoded[:kept].decode("utf-8", "ignore") + "..."
 
 
 def refusal_in(status: status_pb2.Status) -> Refusal:
@@ -125,7 +170,7 @@ def refusal_in(status: status_pb2.Status) -> Refusal:
 
 def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
     """The refusal behind a failed call; a call that reached nobody in time is UNAVAILABLE."""
-    status = rpc_status.from_call(cast(grpc.Call, error))
+    status = _status_in(error)
     if status is not None:
         return refusal_in(status)
     reason = _BY_CODE.get(error.code().name, Reason.INTERNAL)
@@ -134,10 +179,17 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
 
 def is_considered(error: grpc.aio.AioRpcError) -> bool:
     """Whether the program itself said no, and not the connection to it: its answer has a reason of ours then."""
-    status, info = rpc_status.from_call(cast(grpc.Call, error)), error_details_pb2.ErrorInfo()
+    status, info = _status_in(error), error_details_pb2.ErrorInfo()
     return status is not None and any(
         detail.Unpack(info) and info.domain == DOMAIN and info.reason in Reason.__members__ for detail in status.details
     )
+
+
+def _status_in(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
+    try:
+        return rpc_status.from_call(cast(grpc.Call, error))
+    except ValueError:  # the connection failed, with a code of its own, while the status was on its way
+        return None
 
 
 _BY_CODE = {
@@ -152,32 +204,49 @@ _BY_CODE = {
     "UNAUTHENTICATED": Reason.UNAUTHENTICATED,
     "FAILED_PRECONDITION": Reason.FAILED_PRECONDITION,
     "ABORTED": Reason.STALE_ETAG,
+    "OUT_OF_RANGE": Reason.POSITION_LOST,
 }
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
 class RefusalInterceptor(grpc.aio.ServerInterceptor):
-    """Ends a call whose handler raised with the status that belongs to it."""
+    """Ends a call whose handler raised with the status that belongs to it.
+
+    Being the outermost, it keeps what the others made of the handler of each method, which is the same for every call.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, _Handler] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler:
-        """Wrap unary and server-streaming handlers; others pass."""
-        handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
+        """Wrap the handler, whichever side of it streams."""
+        method = handler_call_details.method
+        if method not in self._kept:
+            handler = _wrapped(await continuation(handler_call_details))
+            if handler is None:  # anybody may ask for methods that are not there
+                return handler
+            self._kept[method] = handler
+        return self._kept[method]
+
+
+def _wrapped(handler: _Handler) -> _Handler:
+    if handler is None:
+        return handler
+    codecs = (handler.request_deserializer, handler.response_serializer)
+    match handler.request_streaming, handler.response_streaming:
+        case False, False:
+            return grpc.unary_unary_rpc_method_handler(_guard_unary(cast(Any, handler.unary_unary)), *codecs)
+        case False, True:
+            return grpc.unary_stream_rpc_method_handler(_guard_stream(cast(Any, handler.unary_stream)), *codecs)
+        case True, False:
+            return grpc.stream_unary_rpc_method_handler(_guard_unary(cast(Any, handler.stream_unary)), *codecs)
+        case _:  # such as reflection, whose handlers judge for themselves
             return handler
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                _guard_stream(cast(Any, handler.unary_stream)),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            _guard_unary(cast(Any, handler.unary_unary)), handler.request_deserializer, handler.response_serializer
-        )
 
 
 def _guard_unary(behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Any:

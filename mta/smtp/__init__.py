@@ -10,7 +10,9 @@ from mta.smtp import codes
 from mta.smtp.client import ClientMisuseError, ClientSession, ClientState, Transaction
 from mta.smtp.connection import SessionMisuseError, State
 from mta.smtp.events import (
+    AuthDone,
     AuthReceived,
+    AuthRefused,
     ClientEvent,
     CommandRefused,
     EhloDone,
@@ -67,6 +69,8 @@ __all__ = [
     "EhloDone",
     "TlsReady",
     "StartTlsRefused",
+    "AuthDone",
+    "AuthRefused",
     "TransactionDone",
     "ResetDone",
     "QuitDone",

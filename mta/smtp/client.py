@@ -1,4 +1,4 @@
-"""The client's side of one SMTP connection, without I/O (RFC 5321, 1870, 2920, 3207, 6152, 6531).
+"""The client's side of one SMTP connection, without I/O (RFC 5321, 1870, 2920, 3207, 4954, 6152, 6531).
 
 Contract::
 
@@ -9,8 +9,9 @@ Contract::
     send(session.take_output())             # after start, feed, send, quit, …
 
 The session goes greeting → EHLO → ready by itself and gives :class:`Greeted` and :class:`EhloDone`. When ready, the
-caller may :meth:`~ClientSession.start_tls`, :meth:`~ClientSession.send` one transaction at a time,
-:meth:`~ClientSession.reset` or :meth:`~ClientSession.quit`. With PIPELINING the transaction's commands leave as one
+caller may :meth:`~ClientSession.start_tls`, :meth:`~ClientSession.authenticate`, :meth:`~ClientSession.send` one
+transaction at a time, :meth:`~ClientSession.reset` or :meth:`~ClientSession.quit`.
+With PIPELINING the transaction's commands leave as one
 group; content leaves only after 354, and a lone final dot when no recipient is left. A session left with an open
 transaction (all recipients refused) sends RSET before the next one by itself.
 
@@ -32,6 +33,7 @@ Limits: those of :mod:`mta.smtp.reply`; bytes that arrive while nothing is await
 Loop rules: one thread; no call blocks.
 """
 
+import base64
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +41,8 @@ from dataclasses import dataclass
 from mta.smtp import codes, grammar
 from mta.smtp.data import stuff
 from mta.smtp.events import (
+    AuthDone,
+    AuthRefused,
     ClientEvent,
     EhloDone,
     Greeted,
@@ -57,6 +61,8 @@ from mta.smtp.extensions import NO_EXTENSIONS, Extension, Extensions, parse_ehlo
 from mta.smtp.reply import Reply, ReplyError, ReplyParser
 
 _UNSOLICITED_LIMIT = 2048
+_COMMAND_OCTETS = 510
+"""Of a command line without its end (RFC 5321 §4.5.3.1.4): an initial response that does not fit waits for 334."""
 
 
 class ClientMisuseError(RuntimeError):
@@ -94,6 +100,7 @@ class ClientState(enum.Enum):
     READY = "ready"
     STARTTLS = "STARTTLS asked"
     HANDSHAKE = "TLS handshake"
+    AUTHENTICATING = "AUTH asked"
     TRANSACTION = "transaction"
     RESETTING = "RSET asked"
     QUITTING = "QUIT asked"
@@ -138,6 +145,7 @@ class ClientSession:
     """One connection. See the module text. ``ehlo_name`` is what we call ourselves."""
 
     __slots__ = (
+        "_auth_lines",
         "_early_event",
         "_ehlo_name",
         "_needs_reset",
@@ -164,6 +172,8 @@ class ClientSession:
         self._on_reply: Callable[[Reply], ClientEvent | None] = self._on_greeting
         self._progress: _Progress | None = None
         self._early_event: TransactionDone | None = None
+        self._auth_lines: list[bytes] = []
+        """Lines of an authentication that are still to be asked for, the next one last."""
         self._needs_reset = False
         self.after_final_dot = False
         self.extensions: Extensions = NO_EXTENSIONS
@@ -252,6 +262,26 @@ class ClientSession:
         self.extensions = NO_EXTENSIONS
         self._replies.clear()
         self._say_ehlo()
+
+    def authenticate(self, username: str, password: str) -> bool:
+        """Log in with PLAIN (RFC 4616) or LOGIN. Gives :class:`AuthDone` or :class:`AuthRefused`.
+
+        False, with nothing sent, when the server offers neither. Whether TLS is needed first is for the caller to know.
+        """
+        self._require(ClientState.READY)
+        offered = self.extensions.auth_mechanisms
+        if "PLAIN" in offered:
+            response = base64.b64encode(f"\0{username}\0{password}".encode())
+            fits = len(response) + len("AUTH PLAIN ") <= _COMMAND_OCTETS
+            command = b"AUTH PLAIN " + response + b"\r\n" if fits else b"AUTH PLAIN\r\n"
+            self._auth_lines = [] if fits else [response]
+        elif "LOGIN" in offered:
+            command = b"AUTH LOGIN\r\n"
+            self._auth_lines = [base64.b64encode(password.encode()), base64.b64encode(username.encode())]
+        else:
+            return False
+        self._ask(command, ClientState.AUTHENTICATING, Stage.AUTH, self._on_auth)
+        return True
 
     def send(self, transaction: Transaction) -> None:
         """Begin a transaction. Gives :class:`TransactionDone`, at once when the server's extensions do not allow it.
@@ -381,6 +411,16 @@ class ClientSession:
             return self._refused(reply)
         self._become_ready()
         return StartTlsRefused(reply)
+
+    def _on_auth(self, reply: Reply) -> ClientEvent | None:
+        if reply.code == 334 and self._auth_lines:
+            self._output.append(self._auth_lines.pop() + b"\r\n")
+            return None
+        self._auth_lines = []
+        if reply.code == 421 or (reply.code < 400 and reply.code != 235):
+            return self._refused(reply)
+        self._become_ready()
+        return AuthDone(reply) if reply.code == 235 else AuthRefused(reply)
 
     def _on_reset(self, reply: Reply) -> ClientEvent | None:
         if not reply.positive:

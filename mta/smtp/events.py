@@ -128,6 +128,7 @@ class Stage(enum.Enum):
     GREETING = "greeting"
     EHLO = "ehlo"
     STARTTLS = "starttls"
+    AUTH = "auth"
     IDLE = "idle"
     RSET = "rset"
     MAIL = "mail"
@@ -190,6 +191,20 @@ class StartTlsRefused:
     reply: Reply
 
 
+@dataclass(frozen=True, slots=True)
+class AuthDone:
+    """The server took the username and password; the session is ready."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class AuthRefused:
+    """The server refused the username and password, for now (4yz) or as they are (5yz). The session is still ready."""
+
+    reply: Reply
+
+
 @dataclass(slots=True)
 class TransactionDone:
     """One result per recipient, in the order of the transaction.
@@ -239,6 +254,8 @@ ClientEvent = (
     | EhloDone
     | TlsReady
     | StartTlsRefused
+    | AuthDone
+    | AuthRefused
     | TransactionDone
     | ResetDone
     | QuitDone

@@ -44,6 +44,10 @@ class MessageRow(NamedTuple):
     size: int
     flags: int
     content: bytes
+    stream: str = ""
+    """The kind of mail it is, as its sender named it."""
+    provider: str = ""
+    """Key of the SMTP provider it goes through, "tenant/id"; empty: the built-in MTA."""
 
 
 class RecipientRow(NamedTuple):
@@ -83,6 +87,9 @@ class OutboxRow(NamedTuple):
     next_ms: int = 0
     lease_id: int = 0
     credits: int = 0
+    stream: str | None = None
+    provider: str | None = None
+    egress_source: str | None = None
 
 
 class LeaseRow(NamedTuple):
@@ -164,6 +171,8 @@ class QueuedRecipient(NamedTuple):
     received_ms: int
     size: int
     flags: int
+    stream: str = ""
+    provider: str = ""
 
 
 class Store(Protocol):

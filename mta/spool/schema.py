@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-VERSION = 1
+VERSION = 2
 """Number of the schema, in ``PRAGMA user_version``. A file with a higher one is refused, not guessed at."""
 APPLICATION_ID = 0x42415255
 """``PRAGMA application_id``: "BARU"."""
@@ -32,6 +32,9 @@ CREATE TABLE message (
     received_ms INTEGER NOT NULL,
     size INTEGER NOT NULL,
     flags INTEGER NOT NULL,
+    stream TEXT NOT NULL DEFAULT '',
+    provider TEXT NOT NULL DEFAULT '',
+    -- Last: what lies behind a large content is slow to read. In files of version 1 that were upgraded, it is not.
     content BLOB NOT NULL
 );
 CREATE TABLE recipient (
@@ -66,7 +69,10 @@ CREATE TABLE outbox (
     remote_host TEXT,
     next_ms INTEGER NOT NULL,
     lease_id INTEGER NOT NULL,
-    credits INTEGER NOT NULL
+    credits INTEGER NOT NULL,
+    stream TEXT,
+    provider TEXT,
+    egress_source TEXT
 );
 CREATE TABLE lease (
     lease_id INTEGER PRIMARY KEY,
@@ -75,6 +81,17 @@ CREATE TABLE lease (
     used INTEGER NOT NULL
 );
 """
+
+_UPGRADES = {
+    1: """
+ALTER TABLE message ADD COLUMN stream TEXT NOT NULL DEFAULT '';
+ALTER TABLE message ADD COLUMN provider TEXT NOT NULL DEFAULT '';
+ALTER TABLE outbox ADD COLUMN stream TEXT;
+ALTER TABLE outbox ADD COLUMN provider TEXT;
+ALTER TABLE outbox ADD COLUMN egress_source TEXT;
+""",
+}
+"""What brings a file of an earlier version to the next one."""
 
 
 class SpoolFileError(Exception):
@@ -193,7 +210,12 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         marks = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
         connection.executescript(f"BEGIN EXCLUSIVE; {marks} {_SCHEMA} {identity} COMMIT;")
         return
-    raise _newer(path, version) if application == APPLICATION_ID else _foreign(path)
+    if application != APPLICATION_ID:
+        raise _foreign(path)
+    if version not in _UPGRADES:
+        raise _newer(path, version)
+    for step in range(version, VERSION):
+        connection.executescript(f"BEGIN EXCLUSIVE; {_UPGRADES[step]} PRAGMA user_version = {step + 1}; COMMIT;")
 
 
 def _begin_run(connection: sqlite3.Connection) -> tuple[str, int]:

@@ -60,9 +60,13 @@ HEALTHY = Gauge("barua_spool_healthy", "1 when changes can be made durable.")
 _COMMITTED = COMMITS.labels("ok")
 
 _INSERTS = (
-    ("messages", "INSERT OR IGNORE INTO message VALUES (?,?,?,?,?,?,?,?)"),
+    (
+        "messages",
+        "INSERT OR IGNORE INTO message (message_id, last_recipient_id, tenant, sender, received_ms, size, flags,"
+        " content, stream, provider) VALUES (?,?,?,?,?,?,?,?,?,?)",
+    ),
     ("recipients", "INSERT OR IGNORE INTO recipient VALUES (?,?,?,?,?,?,?,?,?)"),
-    ("outbox", "INSERT OR IGNORE INTO outbox VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"),
+    ("outbox", "INSERT OR IGNORE INTO outbox VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"),
     ("leases", "INSERT OR REPLACE INTO lease VALUES (?,?,?,?)"),
     ("done_leases", "DELETE FROM lease WHERE lease_id = ?"),
     ("parked", "UPDATE recipient SET attempts = ?, due_ms = ?, reason = ?, parked = 1 WHERE recipient_id = ?"),
@@ -80,7 +84,7 @@ _REMEMBER_LAST_ID = """
 """
 _QUEUED = """
     SELECT r.recipient_id, r.message_id, m.last_recipient_id, r.tenant, m.sender, r.address, r.domain, r.attempts,
-           r.due_ms, m.received_ms, m.size, m.flags
+           r.due_ms, m.received_ms, m.size, m.flags, m.stream, m.provider
     FROM recipient r JOIN message m USING (message_id)
 """
 

@@ -7,6 +7,7 @@ Keys are P-256, so that making them takes no time. Use ``Authority(folder)``; it
 import datetime
 import ipaddress
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,13 +46,14 @@ class Authority:
 
     def issue(self, *names: str) -> Certificate:
         """A certificate for host names and IP addresses; the first names its files."""
+        return self._issue(names[0], [_general_name(name) for name in names])
+
+    def _issue(self, common_name: str, names: Sequence[x509.GeneralName]) -> Certificate:
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-        builder = self._builder(subject, key).add_extension(
-            x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False
-        )
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+        builder = self._builder(subject, key).add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
-        files = Certificate(self._folder / f"{names[0]}.pem", self._folder / f"{names[0]}.key")
+        files = Certificate(self._folder / f"{common_name}.pem", self._folder / f"{common_name}.key")
         files.certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         files.key_file.touch(mode=0o600)
         files.key_file.write_bytes(
@@ -60,6 +62,11 @@ class Authority:
             )
         )
         return files
+
+    def issue_client(self, common_name: str, *uris: str) -> Certificate:
+        """A certificate for a client, with URIs such as "barua:node/node1"; the common name names its files."""
+        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
+        return self._issue(common_name, names or [x509.DNSName("client.test")])
 
     def client_context(self) -> ssl.SSLContext:
         """A context for a client that trusts this authority alone."""

@@ -1,8 +1,8 @@
-"""Debian packages unpacked into a folder, not installed: Postfix and OpenDKIM as independent peers.
+"""Debian packages unpacked into a folder, not installed: Postfix and OpenDKIM as independent peers, PostgreSQL 15.
 
-``tools()`` returns the unpacked tree, fetching it first if need be. Nothing outside ``.venv/opt`` is touched and root
-is not needed: the package lists are fetched into the same folder when the system has none. The tree holds the packages
-asked for and those of their dependencies that are not installed already, so its programs run with
+``tools()`` and ``postgresql()`` return an unpacked tree, fetching it first if need be. Nothing outside ``.venv/opt`` is
+touched and root is not needed: the package lists are fetched into the same folder when the system has none. A tree
+holds the packages asked for and those of their dependencies that are not installed already, so its programs run with
 ``Tools.environment``.
 
 Run as ``python -m tests.support.debian`` to fetch and to print the versions; ``make tools`` does that.
@@ -16,15 +16,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+OPT = Path(__file__).resolve().parents[2] / ".venv" / "opt"
+FOLDER = OPT / "debian"
 PACKAGES = ("postfix", "opendkim", "opendkim-tools")
-# Installation scripts never run, so what only they need stays out.
-UNWANTED = frozenset({"cpio", "dns-root-data", "ssl-cert"})
-FOLDER = Path(__file__).resolve().parents[2] / ".venv" / "opt" / "debian"
+POSTGRESQL_FOLDER = OPT / "postgresql-15"
+POSTGRESQL_PACKAGES = ("postgresql-15", "libpq5")
+# Installation scripts never run, so what only they need stays out, and so does what compiles queries (jit is off).
+UNWANTED = frozenset({
+    "cpio", "dns-root-data", "ssl-cert", "postgresql-common", "postgresql-client-common", "postgresql-client-15",
+    "libllvm14", "libcommon-sense-perl", "libjson-perl", "libjson-xs-perl", "libtypes-serialiser-perl", "sysstat",
+})  # fmt: skip
 FETCH_SECONDS = 600
 
 
@@ -52,7 +58,7 @@ class Tools:
 
     def program(self, name: str) -> Path:
         """Path of a program of the tree. Raises ToolsMissing."""
-        for folder in ("usr/sbin", "usr/bin", "usr/lib/postfix/sbin"):
+        for folder in ("usr/sbin", "usr/bin", "usr/lib/postfix/sbin", "usr/lib/postgresql/15/bin"):
             path = self.root / folder / name
             if path.is_file():
                 return path
@@ -60,16 +66,24 @@ class Tools:
 
 
 def tools() -> Tools:
-    """The unpacked packages, fetched if they are not there yet. Raises ToolsMissing."""
-    stamp = FOLDER / "complete"
-    wanted = " ".join(PACKAGES)
-    if not _is_complete(stamp, wanted):
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        with _lock(FOLDER / "lock"):
-            if not _is_complete(stamp, wanted):
-                _fetch(FOLDER)
-                stamp.write_text(wanted)
-    return Tools(FOLDER / "root")
+    """The unpacked mail servers, fetched if they are not there yet. Raises ToolsMissing."""
+    return _unpacked(FOLDER, PACKAGES)
+
+
+def postgresql() -> Tools:
+    """The unpacked PostgreSQL 15, fetched if it is not there yet. Raises ToolsMissing."""
+    return _unpacked(POSTGRESQL_FOLDER, POSTGRESQL_PACKAGES)
+
+
+def _unpacked(folder: Path, wanted: Sequence[str]) -> Tools:
+    stamp, content = folder / "complete", " ".join(wanted)
+    if not _is_complete(stamp, content):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _lock(folder / "lock"):
+            if not _is_complete(stamp, content):
+                _fetch(folder, wanted)
+                stamp.write_text(content)
+    return Tools(folder / "root")
 
 
 def _is_complete(stamp: Path, wanted: str) -> bool:
@@ -83,20 +97,20 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _fetch(folder: Path) -> None:
+def _fetch(folder: Path, wanted: Sequence[str]) -> None:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise ToolsMissing("apt-get and dpkg-deb are needed to fetch Postfix, which the tests use as a remote server")
+        raise ToolsMissing(f"apt-get and dpkg-deb are needed to fetch {wanted[0]}, which the tests use as a server")
     packages, root = folder / "packages", folder / "root"
     for path in (packages, root):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
     try:
-        _download(packages, [])
+        _download(packages, wanted, [])
     except ToolsMissing:
         # No package lists yet, or stale ones: fetch lists of our own, which needs no root.
         own = _private_lists(folder / "apt")
         _run(["apt-get", *own, "update"], folder)
-        _download(packages, own)
+        _download(packages, wanted, own)
     for package in sorted(packages.glob("*.deb")):
         _run(["dpkg-deb", "-x", str(package), str(root)], folder)
     shutil.rmtree(packages)
@@ -109,11 +123,11 @@ def _private_lists(folder: Path) -> list[str]:
     return ["-o", f"Dir::State::lists={folder / 'lists'}", "-o", f"Dir::Cache={folder / 'cache'}"]
 
 
-def _download(packages: Path, options: list[str]) -> None:
-    simulated = _run(["apt-get", *options, "-s", "--no-install-recommends", "install", *PACKAGES], packages)
+def _download(packages: Path, wanted: Sequence[str], options: list[str]) -> None:
+    simulated = _run(["apt-get", *options, "-s", "--no-install-recommends", "install", *wanted], packages)
     missing = {line.split()[1] for line in simulated.splitlines() if line.startswith("Inst ")}
     # An installed peer is fetched as well: the tests run their own, with configuration of their own.
-    names = sorted((missing | set(PACKAGES)) - UNWANTED)
+    names = sorted((missing | set(wanted)) - UNWANTED)
     _run(["apt-get", *options, "-q", "download", *names], packages)
 
 
@@ -133,16 +147,20 @@ def _run(command: list[str], folder: Path) -> str:
 def main() -> int:
     """Fetch the packages and print where they are."""
     try:
-        found = tools()
-        version = subprocess.run(
-            [found.program("postconf"), "-dh", "mail_version"],
-            env=found.environment, capture_output=True, text=True, timeout=20, check=True,
-        ).stdout.strip()  # fmt: skip
+        mail, database = tools(), postgresql()
+        postfix = _said(mail, "postconf", "-dh", "mail_version")
+        postgres = _said(database, "postgres", "--version").split()[2]
     except (ToolsMissing, subprocess.CalledProcessError) as error:
         print(f"tools: {error}", file=sys.stderr)
         return 1
-    print(f"Postfix {version} and OpenDKIM unpacked in {found.root}")
+    print(f"Postfix {postfix} and OpenDKIM unpacked in {mail.root}, PostgreSQL {postgres} in {database.root}")
     return 0
+
+
+def _said(tree: Tools, program: str, *arguments: str) -> str:
+    command = [str(tree.program(program)), *arguments]
+    done = subprocess.run(command, env=tree.environment, capture_output=True, text=True, timeout=20, check=True)
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class Operator:
                 return
             request.page_token = answer.next_page_token
 
-    def create_tenant(self, tenant: str, parent: str = "operator", **fields: Any) -> tenant_pb2.Tenant:
+    def create_tenant(self, tenant: str, /, parent: str = "operator", **fields: Any) -> tenant_pb2.Tenant:
         """Make a tenant; further fields are those of CreateTenantRequest."""
         request = tenant_service_pb2.CreateTenantRequest(
             parent=f"tenants/{parent}", tenant_id=tenant, request_id=str(uuid.uuid4()), **fields

@@ -58,7 +58,7 @@ class RecordingSink:
         self._received: list[Received] = []
         self._attempts: Counter[tuple[str, str]] = Counter()
         self._journal = journal
-        self._controller: _Controller | None = None
+        self._controller: ClosingController | None = None
         self._host = host
         self._settings: dict[str, Any] = {
             "tls_context": tls,
@@ -95,7 +95,7 @@ class RecordingSink:
 
     def start(self) -> Self:
         """Listen."""
-        self._controller = _Controller(
+        self._controller = ClosingController(
             _Handler(self), hostname=self._host, port=self.port, ready_timeout=20, **self._settings
         )
         self._controller.start()
@@ -130,10 +130,10 @@ class RecordingSink:
             self._received.append(received)
 
 
-class _Controller(Controller):
+class ClosingController(Controller):
     """aiosmtpd's controller, which leaves TLS connections open when it stops."""
 
-    def __init__(self, handler: "_Handler", **settings: Any) -> None:
+    def __init__(self, handler: object, **settings: Any) -> None:
         super().__init__(handler, **settings)
         self._sessions: weakref.WeakSet[SMTP] = weakref.WeakSet()
 

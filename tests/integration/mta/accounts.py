@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 
+from barua.control.v1 import tenant_pb2
 from barua.control.v1.credit_service_pb2 import Balance
 from barua.control.v1.history_service_pb2 import MessageRecord
 from barua.mta.v1 import injection_service_pb2
@@ -104,7 +105,8 @@ class Accounts:
         operator = self._stack.operator
         tenant = f"account{next(self._numbers)}"
         domain = f"{tenant}.test"
-        operator.create_tenant(tenant, parent)
+        # Some tests make others below it.
+        operator.create_tenant(tenant, parent, tenant=tenant_pb2.Tenant(kind=tenant_pb2.Tenant.KIND_RESELLER))
         operator.create_login(tenant, tenant, PASSWORD)
         key = operator.create_api_key(tenant)
         if credits_:

@@ -89,7 +89,8 @@ class Wire:
 
     def begin(self, sender: str, recipients: Iterable[str]) -> None:
         """MAIL, RCPT and DATA, all of which must be taken."""
-        assert self.ask(f"MAIL FROM:<{sender}>").code == 250
+        reply = self.ask(f"MAIL FROM:<{sender}>")
+        assert reply.code == 250, reply
         for recipient in recipients:
             answer = self.ask(f"RCPT TO:<{recipient}>")
             assert answer.code == 250, answer

@@ -218,7 +218,7 @@ async def open_parts(
     drain = Drain()
     free = [1_000_000_000]
     rules = IntakeRules(HOSTNAME, message_bytes, 20, 1_000_000)
-    signer = Signer(SEALING_KEY)
+    signer = Signer(lambda: {b"only": SEALING_KEY})
     intake = Intake(rules, store, queue, policy, credits_, signer, ids, drain, lambda: free[0])
     queue.start()
     parts = Parts(

@@ -10,7 +10,7 @@ from mta.custody import admission
 from mta.message.address import parse_path
 from mta.message.headers import scan
 from mta.policy.lookup import lineage
-from mta.policy.records import SenderDomain, Tenant
+from mta.policy.records import Sender, SenderDomain, Tenant
 from mta.replica.reader import ReplicaReader
 from mta.replica.writer import ReplicaWriter
 from mta.runtime.refusals import Reason, Refusal
@@ -25,7 +25,7 @@ class Policy:
         self._writer.replace(tree(), "lineage", 1)
         self.reader = ReplicaReader(folder / "policy.db")
 
-    def put(self, *records: Tenant | SenderDomain) -> None:
+    def put(self, *records: Tenant | SenderDomain | Sender) -> None:
         """Change records."""
         self._writer.apply([(record, False) for record in records], self._writer.position()[1] + 1)
         self.reader.refresh()
@@ -74,6 +74,23 @@ def test_suspension_does_not_reach_up_or_sideways(policy: Policy) -> None:
         assert admission.sending_tenant(policy.reader, name)[0].tenant_id == name
 
 
+def test_messages_keep_within_the_limits_of_the_account_and_those_above(policy: Policy) -> None:
+    account, above = policy.reader.tenant("acme"), policy.reader.tenant("reseller")
+    assert account is not None
+    assert above is not None
+    policy.put(replace(account, max_message_bytes=1000))
+    policy.put(replace(above, max_message_recipients=5))
+    line = admission.sending_tenant(policy.reader, "acme")
+    admission.message_limits(line, 1000, 5)
+    with pytest.raises(Refusal, match="larger than 1000 bytes") as caught:
+        admission.message_limits(line, 1001, 5)
+    assert caught.value.reason is Reason.MESSAGE_TOO_LARGE
+    with pytest.raises(Refusal, match="5 recipients at most; there are 6") as caught:
+        admission.message_limits(line, 1000, 6)
+    assert (caught.value.reason, caught.value.field) == (Reason.INVALID_ARGUMENT, "recipients")
+    admission.message_limits(admission.sending_tenant(policy.reader, "reseller"), 1001, 5)
+
+
 def test_an_account_that_is_gone_may_not_send(policy: Policy) -> None:
     with pytest.raises(Refusal) as caught:
         admission.sending_tenant(policy.reader, "nobody")
@@ -101,6 +118,47 @@ def test_sender_domains_are_inherited(policy: Policy, tenant: str, domain: str, 
         admission.sender(policy.reader, policy.line(tenant), address)
     assert caught.value.reason is Reason.SENDER_NOT_ALLOWED
     assert caught.value.metadata == {"domain": domain.lower()}
+
+
+PLATFORM = SenderDomain("platform.test", "operator", False, (), True)
+
+
+@pytest.mark.parametrize(
+    ("tenant", "allowed"), [("reseller", True), ("acme", True), ("rival", False), ("operator", False)]
+)
+def test_a_verified_sender_is_for_its_tenant_and_those_below(policy: Policy, tenant: str, allowed: bool) -> None:
+    policy.put(Sender("reseller", "ann@elsewhere.test"), PLATFORM)
+    for text in ("ann@elsewhere.test", "ANN@Elsewhere.test"):
+        if allowed:
+            assert admission.sender(policy.reader, policy.line(tenant), parse_path(text)) == PLATFORM
+        else:
+            with pytest.raises(Refusal, match="not verified for this account"):
+                admission.sender(policy.reader, policy.line(tenant), parse_path(text))
+    with pytest.raises(Refusal, match="not verified for this account"):
+        admission.sender(policy.reader, policy.line(tenant), parse_path("bob@elsewhere.test"))
+
+
+@pytest.mark.parametrize(
+    "signer",
+    [
+        None,
+        SenderDomain("platform.test", "operator", False, ()),
+        SenderDomain("platform.test", "operator", True, (), True),
+        SenderDomain("platform.test", "rival", False, (), True),
+    ],
+)
+def test_a_verified_sender_is_never_sent_unsigned(policy: Policy, signer: SenderDomain | None) -> None:
+    policy.put(Sender("acme", "ann@elsewhere.test"), *([signer] if signer is not None else []))
+    with pytest.raises(Refusal, match="no domain to sign") as refused:
+        admission.sender(policy.reader, policy.line(), parse_path("ann@elsewhere.test"))
+    assert refused.value.reason is Reason.SENDER_NOT_ALLOWED
+
+
+def test_a_domain_that_is_here_goes_before_its_addresses(policy: Policy) -> None:
+    policy.put(Sender("acme", "ann@rival.test"), Sender("acme", "ann@acme.test"), PLATFORM)
+    with pytest.raises(Refusal, match="not verified for this account"):
+        admission.sender(policy.reader, policy.line(), parse_path("ann@rival.test"))
+    assert admission.sender(policy.reader, policy.line(), parse_path("ann@acme.test")).domain == "acme.test"
 
 
 def test_the_default_sender_is_the_nearest(policy: Policy) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mta.custody import credits as module
-from mta.custody.credits import FIRST_AMOUNT, MAX_AMOUNT
+from mta.custody.credits import FIRST_AMOUNT, MAX_AMOUNT, GrantedLease
 from mta.custody.submission import Accepted
 from mta.runtime.refusals import Reason, Refusal
 from mta.spool.records import Change, EventKind
@@ -85,6 +85,43 @@ async def test_a_refusal_is_believed_for_a_moment_only(tmp_path: Path, monkeypat
         parts.bank.credits = 100
         await asyncio.sleep(0.12)
         await parts.accepted()
+
+
+async def test_a_limit_is_told_in_controls_words_and_asked_about_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LIMITED_SECONDS", 0.1)
+    limited = Refusal(
+        Reason.RATE_LIMITED, "the hourly limit is reached", retry_after=600.0, metadata={"cap": "hourly_recipients"}
+    )
+    async with open_parts(tmp_path) as parts:
+        parts.bank.script = [limited]
+        for _ in range(5):
+            refusal = await parts.refused()
+            assert (refusal.reason, refusal.message) == (limited.reason, limited.message)
+            assert (refusal.retry_after, refusal.metadata) == (600.0, {"cap": "hourly_recipients"})
+            assert refusal is not limited
+        assert len(parts.bank.calls) == 1
+        await asyncio.sleep(0.12)
+        await parts.accepted()
+
+
+async def test_near_a_limit_no_more_is_kept_than_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAST_AMOUNT", 4)
+    bank = Bank()
+    asked: list[int] = []
+
+    async def sparing(tenant: str, amount: int, request_id: str) -> GrantedLease:
+        asked.append(amount)
+        return bank._grant(min(amount, 5), request_id)
+
+    async with open_parts(tmp_path, bank=bank) as parts:
+        monkeypatch.setattr(parts.credits, "_acquire", sparing)
+        for _ in range(40):
+            await parts.accepted()
+            await asyncio.sleep(0)
+            assert parts.credits._accounts["acme"].left <= 10
+        assert max(asked[1:]) <= 10
 
 
 async def test_the_last_credits_can_be_spent_without_asking_again_and_again(tmp_path: Path) -> None:

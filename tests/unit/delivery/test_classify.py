@@ -20,12 +20,16 @@ def result(code: int, stage: events.Stage, said_by: events.SaidBy = events.SaidB
     return RecipientResult("x@example.net", Reply(code, None, "words"), stage, said_by)
 
 
+# What is said there is about the server or our access to it, and not about a message.
+ABOUT_THE_HOST = (events.Stage.GREETING, events.Stage.EHLO, events.Stage.STARTTLS, events.Stage.AUTH)
+
+
 @pytest.mark.parametrize(("stage", "code"), list(itertools.product(events.Stage, CODES)))
 def test_every_reply_at_every_stage(stage: events.Stage, code: int) -> None:
     outcome = classify.of_result(result(code, stage), "mx.example.net")
     if stage is events.Stage.FINAL_DOT and code < 300:
         expected = OutcomeKind.DELIVERED
-    elif code >= 500 and stage not in (events.Stage.GREETING, events.Stage.EHLO, events.Stage.STARTTLS):
+    elif code >= 500 and stage not in ABOUT_THE_HOST:
         expected = OutcomeKind.BOUNCED
     else:
         expected = OutcomeKind.DEFERRED

@@ -16,6 +16,7 @@ from mta.ingress.auth import Authenticator
 from mta.ingress.budget import ReceiveBudget
 from mta.ingress.listener import Listener, ListenerRules
 from mta.policy.records import Login
+from mta.policy.uses import Uses
 from tests.support.ports import free_port
 from tests.unit.custody.parts import Bank, Parts, open_parts
 
@@ -157,7 +158,7 @@ async def serving(
     rules = change(rules)
     async with open_parts(folder, bank=bank) as parts:
         parts.change_policy(Login("acme", "acme", password_hash()))
-        authenticator = Authenticator(parts.policy)
+        authenticator = Authenticator(parts.policy, Uses())
         listener = Listener(rules, parts.intake, parts.policy, authenticator, tls, ReceiveBudget(10_000_000))
         await listener.start()
         service = Service(listener, parts, rules.port, [])

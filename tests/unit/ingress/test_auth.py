@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import argon2
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from mta.ingress import auth
 from mta.ingress.auth import MAX_FAILURES, MAX_WAITING, Authenticator
 from mta.policy.records import Login
+from mta.policy.uses import CredentialKind, Uses
 from mta.replica.reader import ReplicaReader
 from mta.replica.writer import ReplicaWriter
 from mta.runtime.refusals import Reason, Refusal
@@ -24,7 +26,8 @@ class Setup:
         self.writer = ReplicaWriter(folder / "policy.db")
         self.writer.replace([Login("acme", "acme", password_hash())], "lineage", 1)
         self.policy = ReplicaReader(folder / "policy.db")
-        self.authenticator = Authenticator(self.policy)
+        self.uses = Uses()
+        self.authenticator = Authenticator(self.policy, self.uses)
         self.hashed = 0
         check = self.authenticator._check
 
@@ -192,3 +195,43 @@ async def test_a_hash_that_is_none_lets_nobody_in(setup: Setup, stored: str) -> 
 
 async def test_a_peer_without_an_address_can_be_refused(setup: Setup) -> None:
     assert await setup.verify("acme", "wrong", "unknown") is Reason.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(
+    ("limits", "peer", "gets_in"),
+    [
+        ({"expire_time": 1.0}, "192.0.2.1", False),
+        ({"expire_time": 9e9}, "192.0.2.1", True),
+        ({"allowed_networks": ("192.0.2.0/24",)}, "192.0.2.1", True),
+        ({"allowed_networks": ("192.0.2.0/24",)}, "::ffff:192.0.2.1", True),
+        ({"allowed_networks": ("2001:db8::/32", "198.51.100.7/32")}, "192.0.2.1", False),
+        ({"allowed_networks": ("192.0.2.0/24",)}, "unknown", False),
+    ],
+)
+async def test_a_login_is_for_its_time_and_networks(
+    setup: Setup, limits: dict[str, Any], peer: str, gets_in: bool
+) -> None:
+    setup.put(Login("acme", "acme", password_hash(), **limits))
+    for _ in range(2):  # the second time from memory
+        outcome = await setup.verify(peer=peer)
+        assert isinstance(outcome, Login) if gets_in else outcome is Reason.UNAUTHENTICATED
+    assert setup.hashed == 1
+    assert setup.uses.take() == ([(CredentialKind.LOGIN, "acme")] if gets_in else [])
+
+
+async def test_a_login_is_in_force_as_long_as_it_is_what_it_was(setup: Setup) -> None:
+    login = await setup.verify()
+    assert isinstance(login, Login)
+    assert setup.authenticator.in_force(login, "192.0.2.1")
+    for changed in (
+        Login("acme", "acme", "another hash"),
+        Login("acme", "rival", login.password_hash),
+        Login("acme", "acme", login.password_hash, expire_time=1.0),
+        Login("acme", "acme", login.password_hash, ("198.51.100.0/24",)),
+    ):
+        setup.put(changed)
+        assert not setup.authenticator.in_force(login, "192.0.2.1")
+        setup.put(login)
+        assert setup.authenticator.in_force(login, "192.0.2.1")
+    setup.put(login, deleted=True)
+    assert not setup.authenticator.in_force(login, "192.0.2.1")

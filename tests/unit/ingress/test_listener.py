@@ -12,6 +12,7 @@ import pytest
 from mta.ingress import listener
 from mta.ingress.budget import ReceiveBudget
 from mta.ingress.listener import Listener, ListenerRules
+from mta.policy.records import Login
 from mta.runtime.options import OptionsError
 from mta.smtp.serverconfig import AuthenticationOffer
 from tests.unit.ingress.service import CONTENT, MAIL, PASSWORD, RCPT, Service, plain, serving, untrusted
@@ -53,6 +54,27 @@ async def test_a_wrong_password_gives_no_right_to_what_follows(login_service: Se
     client = await login_service.greeted()
     client.send(plain("acme", "wrong") + MAIL + RCPT)
     assert [(await client.reply())[:3] for _ in range(3)] == ["535", "530", "503"]
+
+
+async def test_a_session_ends_with_its_login(login_service: Service) -> None:
+    client = await login_service.greeted()
+    await client.ask(plain("acme", PASSWORD))
+    assert (await client.delivered()).startswith("250")
+    login_service.parts.change_policy(Login("acme", "acme", "another"))
+    assert (await client.ask(MAIL)) == "421 4.7.0 The login is no longer valid, closing the connection"
+    assert await client.ended()
+
+
+async def test_no_message_is_taken_after_its_login_has_ended(login_service: Service) -> None:
+    client = await login_service.greeted()
+    await client.ask(plain("acme", PASSWORD))
+    await client.ask(MAIL)
+    await client.ask(RCPT)
+    await client.ask(b"DATA\r\n")
+    login_service.parts.change_policy(Login("acme", "acme", ""), deleted=True)
+    assert (await client.ask(CONTENT + b".\r\n")).startswith("421 4.7.0")
+    assert await client.ended()
+    assert counts(login_service.parts.path)["message"] == 0
 
 
 async def test_nobody_acts_for_another(login_service: Service) -> None:

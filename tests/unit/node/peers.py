@@ -46,6 +46,7 @@ class Control(
         self.script: Callable[[policy_pb.WatchPolicyRequest], list[policy_pb.WatchPolicyResponse]] = lambda _: []
         self.more: asyncio.Queue[policy_pb.WatchPolicyResponse | None] = asyncio.Queue()
         self.reported: list[int] = []
+        self.uses: list[tuple[int, str]] = []
         self.opened: list[lease_pb.OpenHolderRequest] = []
         self.acquired: list[lease_pb.AcquireLeaseRequest] = []
         self.refuse_lease: Refusal | None = None
@@ -78,6 +79,13 @@ class Control(
         self.reported.append(request.revision)
         return policy_pb.ReportRevisionResponse()
 
+    async def ReportCredentialUses(
+        self, request: policy_pb.ReportCredentialUsesRequest, context: Any
+    ) -> policy_pb.ReportCredentialUsesResponse:
+        authorised(context)
+        self.uses += [(use.kind, use.id) for use in request.uses]
+        return policy_pb.ReportCredentialUsesResponse()
+
     async def OpenHolder(self, request: lease_pb.OpenHolderRequest, context: Any) -> lease_pb.OpenHolderResponse:
         authorised(context)
         self.opened.append(request)
@@ -97,6 +105,7 @@ class Worker(worker_services.WorkerServiceServicer, injection_services.Injection
     def __init__(self, name: str = "") -> None:
         self.name = name
         self.acknowledged: list[int] = []
+        self.uses: list[policy_pb.CredentialUse] = []
         self.injected: list[tuple[injection_pb.SubmitMessageRequest, dict[str, str]]] = []
         self.refuse: Refusal | None = None
 
@@ -110,6 +119,12 @@ class Worker(worker_services.WorkerServiceServicer, injection_services.Injection
         self, request: worker_pb.RecallLeasesRequest, context: Any
     ) -> worker_pb.RecallLeasesResponse:
         return worker_pb.RecallLeasesResponse(released_credits=1)
+
+    async def TakeCredentialUses(
+        self, request: worker_pb.TakeCredentialUsesRequest, context: Any
+    ) -> worker_pb.TakeCredentialUsesResponse:
+        uses, self.uses = self.uses, []
+        return worker_pb.TakeCredentialUsesResponse(uses=uses)
 
     async def SubmitMessage(
         self, request: injection_pb.SubmitMessageRequest, context: Any

@@ -6,12 +6,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from barua.policy.v1 import policy_service_pb2 as pb
 
 from mta.node import policy as module
 from mta.node.policy import PolicyFollower
-from mta.policy.records import ApiKey, KeyAlgorithm, Login, SealedKey, SenderDomain, Suppression, Tenant
+from mta.policy.records import ApiKey, KeyAlgorithm, Login, OAuthClient, SealedKey, SenderDomain, Suppression, Tenant
 from mta.replica.reader import ReplicaReader
 from mta.replica.writer import ReplicaWriter
 from tests.unit.node.peers import TOKEN, Control, channel_to, served, until
@@ -122,6 +123,23 @@ async def test_every_kind_of_record_arrives(setup: Setup) -> None:
         pb.Change(api_key=pb.ApiKeyRecord(key_id="k", tenant_id="acme", secret_sha256=b"s", scopes=["mail", "read"])),
         pb.Change(domain=pb.DomainRecord(domain="acme.test", tenant_id="acme", dkim_keys=keys)),
         pb.Change(suppression=pb.SuppressionRecord(tenant_id="acme", address="x@y.test", reason="manual")),
+        pb.Change(
+            login=pb.LoginRecord(username="v", allowed_networks=["192.0.2.0/24"], expire_time=Timestamp(seconds=5))
+        ),
+        pb.Change(
+            api_key=pb.ApiKeyRecord(
+                key_id="l",
+                allowed_networks=["192.0.2.0/24"],
+                expire_time=Timestamp(seconds=5, nanos=500_000_000),
+                previous_secret_sha256=b"p",
+                previous_expire_time=Timestamp(seconds=6),
+            )
+        ),
+        pb.Change(
+            oauth_client=pb.OAuthClientRecord(
+                client_id="c", tenant_id="acme", scopes=["mail"], token_generation=3, allowed_networks=["::/0"]
+            )
+        ),
         pb.Change(),  # of a later version
     ]
     async with served(setup.control, setup.socket), setup.following():
@@ -130,9 +148,12 @@ async def test_every_kind_of_record_arrives(setup: Setup) -> None:
     reader = setup.reader
     assert reader.login("u") == Login("u", "acme", "h")
     assert reader.api_key("k") == ApiKey("k", "acme", b"s", ("mail", "read"))
+    assert reader.login("v") == Login("v", "", "", ("192.0.2.0/24",), 5.0)
+    assert reader.api_key("l") == ApiKey("l", "", b"", (), ("192.0.2.0/24",), 5.5, b"p", 6.0)
+    assert reader.oauth_client("c") == OAuthClient("c", "acme", ("mail",), 3, ("::/0",))
     sealed = (SealedKey("e", KeyAlgorithm.ED25519_SHA256, b"2"), SealedKey("r", KeyAlgorithm.RSA_SHA256, b"1"))
     assert reader.sender_domain("acme.test") == SenderDomain("acme.test", "acme", False, sealed)
-    assert reader.suppressions("x@y.test") == [Suppression("acme", "x@y.test", "manual")]
+    assert reader.suppressions("x@y.test", ["acme"]) == [Suppression("acme", "x@y.test", "manual")]
 
 
 async def test_after_a_loss_it_goes_on_where_it_was(setup: Setup) -> None:

@@ -1,17 +1,18 @@
 """Which rule applies in the tree of tenants."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mta.policy.lookup import MAX_DEPTH, default_sender, lineage, may_send_from, suppressed
-from mta.policy.records import ApiKey, Login, SenderDomain, Suppression, Tenant
+from mta.policy.records import ApiKey, Login, OAuthClient, Sender, SenderDomain, Suppression, Tenant
 
 
 class Records:
     """A policy in memory."""
 
-    def __init__(self, *records: Tenant | SenderDomain | Suppression) -> None:
+    def __init__(self, *records: Tenant | SenderDomain | Sender | Suppression) -> None:
         self._tenants = {record.tenant_id: record for record in records if isinstance(record, Tenant)}
         self._domains = {record.domain: record for record in records if isinstance(record, SenderDomain)}
+        self._senders = [record for record in records if isinstance(record, Sender)]
         self._suppressions = [record for record in records if isinstance(record, Suppression)]
 
     def tenant(self, tenant_id: str) -> Tenant | None:
@@ -23,14 +24,23 @@ class Records:
     def api_key(self, key_id: str) -> ApiKey | None:
         return None
 
+    def oauth_client(self, client_id: str) -> OAuthClient | None:
+        return None
+
     def sender_domain(self, domain: str) -> SenderDomain | None:
         return self._domains.get(domain)
 
     def first_domain(self, tenant_id: str) -> str | None:
         return min((name for name, record in self._domains.items() if record.tenant_id == tenant_id), default=None)
 
-    def suppressions(self, address: str) -> list[Suppression]:
-        return [record for record in self._suppressions if record.address == address]
+    def senders(self, address: str) -> list[str]:
+        return [record.tenant_id for record in self._senders if record.address == address]
+
+    def signing_domain(self) -> SenderDomain | None:
+        return next((record for record in self._domains.values() if record.signs_for_senders), None)
+
+    def suppressions(self, address: str, tenant_ids: Sequence[str]) -> list[Suppression]:
+        return [r for r in self._suppressions if r.address == address and r.tenant_id in tenant_ids]
 
 
 def tenants(*names: str, senders: Iterable[str] = ()) -> list[Tenant]:
@@ -41,6 +51,7 @@ def tenants(*names: str, senders: Iterable[str] = ()) -> list[Tenant]:
     ]
 
 
+NOW = 1_700_000_000.0
 TREE = tenants("operator", "reseller", "acme")
 
 
@@ -96,7 +107,25 @@ def test_suppressions_hold_for_those_below() -> None:
     near = Suppression("reseller", "x@example.net", "manual")
     beside = Suppression("sister", "y@example.net", "manual")
     policy = Records(*TREE, Tenant("sister", "operator", False, ""), everywhere, near, beside)
-    assert suppressed(policy, lineage(policy, "acme"), "x@example.net") == near
-    assert suppressed(policy, lineage(policy, "sister"), "x@example.net") == everywhere
-    assert suppressed(policy, lineage(policy, "acme"), "y@example.net") is None
-    assert suppressed(policy, lineage(policy, "acme"), "z@example.net") is None
+    assert suppressed(policy, lineage(policy, "acme"), "x@example.net", "", NOW) == near
+    assert suppressed(policy, lineage(policy, "sister"), "x@example.net", "", NOW) == everywhere
+    assert suppressed(policy, lineage(policy, "acme"), "y@example.net", "", NOW) is None
+    assert suppressed(policy, lineage(policy, "acme"), "z@example.net", "", NOW) is None
+
+
+def test_a_suppression_for_a_stream_holds_for_that_stream_alone() -> None:
+    news = Suppression("acme", "x@example.net", "unsubscribe", "news")
+    policy = Records(*TREE, news)
+    line = lineage(policy, "acme")
+    assert suppressed(policy, line, "x@example.net", "news", NOW) == news
+    assert suppressed(policy, line, "x@example.net", "receipts", NOW) is None
+    assert suppressed(policy, line, "x@example.net", "", NOW) is None
+
+
+def test_a_suppression_ends_at_its_time() -> None:
+    ending = Suppression("acme", "x@example.net", "soft_bounce", "", NOW)
+    above = Suppression("operator", "x@example.net", "manual")
+    policy = Records(*TREE, ending, above)
+    line = lineage(policy, "acme")
+    assert suppressed(policy, line, "x@example.net", "", NOW - 0.001) == ending
+    assert suppressed(policy, line, "x@example.net", "", NOW) == above

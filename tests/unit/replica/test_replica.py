@@ -6,19 +6,33 @@ from pathlib import Path
 
 import pytest
 
-from mta.policy.records import ApiKey, KeyAlgorithm, Login, SealedKey, SenderDomain, Suppression, Tenant
+from mta.policy.egress import EgressRule
+from mta.policy.records import (
+    ApiKey,
+    KeyAlgorithm,
+    Login,
+    OAuthClient,
+    SealedKey,
+    Sender,
+    SenderDomain,
+    Suppression,
+    Tenant,
+)
+from mta.replica import egress
 from mta.replica import reader as module
 from mta.replica.reader import ReplicaMissing, ReplicaReader
 from mta.replica.writer import Record, ReplicaWriter
 from tests.unit.spool.rows import full_disk
 
 ACME = Tenant("acme", "operator", False, "a@acme.test")
-LOGIN = Login("acme", "acme", "hash")
-KEY = ApiKey("abc", "acme", b"\x01" * 32, ("mail", "read"))
+NETWORKS = ("192.0.2.0/24", "2001:db8::/32")
+LOGIN = Login("acme", "acme", "hash", NETWORKS, 1e9)
+KEY = ApiKey("abc", "acme", b"\x01" * 32, ("mail", "read"), NETWORKS, 1e9, b"\x02" * 32, 2e9)
+CLIENT = OAuthClient("client", "acme", ("mail", "domains:read"), 7, NETWORKS, 1e9)
 SEALED = SealedKey("s1", KeyAlgorithm.RSA_SHA256, b"\x00\xff")
 DOMAIN = SenderDomain("acme.test", "acme", False, (SEALED, SealedKey("s2", KeyAlgorithm.ED25519_SHA256, b"x")))
 GONE = Suppression("acme", "x@example.net", "manual")
-ALL: tuple[Record, ...] = (ACME, LOGIN, KEY, DOMAIN, GONE)
+ALL: tuple[Record, ...] = (ACME, LOGIN, KEY, CLIENT, DOMAIN, GONE)
 
 
 @pytest.fixture
@@ -49,14 +63,15 @@ def everything(reader: ReplicaReader) -> list[object]:
         reader.tenant("acme"),
         reader.login("acme"),
         reader.api_key("abc"),
+        reader.oauth_client("client"),
         reader.sender_domain("acme.test"),
-        reader.suppressions("x@example.net"),
+        reader.suppressions("x@example.net", ["acme"]),
         reader.first_domain("acme"),
     ]
 
 
-NOTHING: list[object] = [None, None, None, None, [], None]
-FULL: list[object] = [ACME, LOGIN, KEY, DOMAIN, [GONE], "acme.test"]
+NOTHING: list[object] = [None, None, None, None, None, [], None]
+FULL: list[object] = [ACME, LOGIN, KEY, CLIENT, DOMAIN, [GONE], "acme.test"]
 
 
 def test_a_new_replica_is_empty(writer: ReplicaWriter, reader: ReplicaReader) -> None:
@@ -88,7 +103,7 @@ def test_what_is_changed_is_changed(writer: ReplicaWriter, reader: ReplicaReader
     reader.refresh()
     assert reader.sender_domain("acme.test") == smaller
     assert reader.tenant("acme") == suspended
-    assert [record.reason for record in reader.suppressions("x@example.net")] == ["complaint"]
+    assert [record.reason for record in reader.suppressions("x@example.net", ["acme"])] == ["complaint"]
     assert reader.first_domain("acme") is None
 
 
@@ -113,7 +128,11 @@ def test_answers_are_kept_until_the_file_changes(writer: ReplicaWriter, reader: 
 def test_suppressions_logins_and_keys_that_are_new_count_at_once(writer: ReplicaWriter, reader: ReplicaReader) -> None:
     everything(reader)
     writer.apply([(record, False) for record in (LOGIN, KEY, GONE)], 1)
-    assert (reader.login("acme"), reader.api_key("abc"), reader.suppressions("x@example.net")) == (LOGIN, KEY, [GONE])
+    assert (reader.login("acme"), reader.api_key("abc"), reader.suppressions("x@example.net", ["acme"])) == (
+        LOGIN,
+        KEY,
+        [GONE],
+    )
 
 
 def test_a_batch_that_fails_leaves_the_revision_before(writer: ReplicaWriter, reader: ReplicaReader) -> None:
@@ -204,3 +223,90 @@ def test_a_reader_never_sees_half_a_revision(writer: ReplicaWriter, path: Path) 
     assert everything(reader) == FULL
     writer._connection.execute("ROLLBACK")
     reader.close()
+
+
+def test_senders_and_the_domain_that_signs_for_them(writer: ReplicaWriter, reader: ReplicaReader) -> None:
+    signer = SenderDomain("platform.test", "operator", False, (SEALED,), True)
+    assert (reader.senders("ann@x.test"), reader.signing_domain()) == ([], None)
+    ann, same = Sender("acme", "ann@x.test"), Sender("other", "ann@x.test")
+    writer.apply([(ann, False), (same, False), (ann, False), (signer, False), (DOMAIN, False)], 1)
+    reader.refresh()
+    assert (sorted(reader.senders("ann@x.test")), reader.signing_domain()) == (["acme", "other"], signer)
+    writer.apply([(ann, True), (SenderDomain("platform.test", "operator", False, (SEALED,)), False)], 2)
+    reader.refresh()
+    assert (reader.senders("ann@x.test"), reader.signing_domain()) == (["other"], None)
+    writer.replace([], "lineage-2", 3)
+    reader.refresh()
+    assert reader.senders("ann@x.test") == []
+
+
+def test_a_snapshot_in_pieces_counts_at_its_end(writer: ReplicaWriter, reader: ReplicaReader, path: Path) -> None:
+    writer.apply([(record, False) for record in ALL], 5)
+    writer.begin_snapshot()
+    other = Suppression("acme", "y@example.net", "unsubscribe", "news", 7.5)
+    writer.add_to_snapshot([ACME, other])
+    reader.refresh()
+    assert everything(reader) == FULL
+    writer.begin_snapshot()  # the first one broke off
+    writer.add_to_snapshot([ACME])
+    writer.add_to_snapshot([DOMAIN, other])
+    reader.refresh()
+    assert everything(reader) == FULL
+    assert reader.suppressions("y@example.net", ["acme"]) == []
+    writer.finish_snapshot("two", 9)
+    reader.refresh()
+    assert reader.revision == 9
+    assert writer.position() == ("two", 9)
+    assert everything(reader) == [ACME, None, None, None, DOMAIN, [], "acme.test"]
+    assert reader.suppressions("y@example.net", ["acme"]) == [other]
+    writer.apply([(GONE, False), (other, True)], 10)
+    reader.refresh()
+    assert reader.suppressions("x@example.net", ["acme"]) == [GONE]
+    assert reader.suppressions("y@example.net", ["acme"]) == []
+    names = [row[0] for row in sqlite3.connect(path).execute("SELECT name FROM sqlite_master")]
+    assert "domain_tenant" in names
+    assert not [name for name in names if name.startswith("incoming_")]
+
+
+def test_a_snapshot_that_broke_off_is_forgotten_by_the_next_program(path: Path) -> None:
+    first = ReplicaWriter(path)
+    first.replace([ACME], "one", 3)
+    first.begin_snapshot()
+    first.add_to_snapshot([LOGIN, GONE])
+    first.close()
+    second, reader = ReplicaWriter(path), ReplicaReader(path)
+    assert second.position() == ("one", 3)
+    assert reader.tenant("acme") == ACME
+    second.replace([KEY], "one", 4)
+    reader.refresh()
+    assert reader.tenant("acme") is None
+    assert reader.login("acme") is None
+    assert reader.suppressions("x@example.net", ["acme"]) == []
+    assert reader.api_key("abc") == KEY
+    reader.close()
+    second.close()
+
+
+def test_one_address_may_be_suppressed_for_several_streams(writer: ReplicaWriter, reader: ReplicaReader) -> None:
+    entries = [Suppression("acme", "x@example.net", "manual", stream) for stream in ("", "news", "receipts")]
+    writer.apply([(entry, False) for entry in entries], 1)
+    writer.apply([(entries[1], True), (entries[2]._replace(reason="complaint"), False)], 2)
+    reader.refresh()
+    assert reader.suppressions("x@example.net", ["acme"]) == [entries[0], entries[2]._replace(reason="complaint")]
+
+
+def test_what_could_not_be_read_is_read_again(
+    writer: ReplicaWriter, reader: ReplicaReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.apply([(ACME, False), (EgressRule("one", 1, suspended=True), False)], 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(egress, "_rule", _unreadable)
+        with pytest.raises(sqlite3.OperationalError):
+            reader.refresh()
+    assert reader.refresh()
+    assert [rule.rule_id for rule in reader.egress.rules] == ["one"]
+    assert not reader.refresh()
+
+
+def _unreadable(row: object) -> EgressRule:
+    raise sqlite3.OperationalError("disk I/O error")

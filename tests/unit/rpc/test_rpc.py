@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,13 +22,15 @@ from barua.mta.v1 import worker_service_pb2 as worker_pb
 from barua.mta.v1 import worker_service_pb2_grpc as worker_services
 
 from mta.node.forwarding import LeaseForwarder
-from mta.policy.records import ApiKey, Tenant
-from mta.rpc.authentication import CallerAuthentication
+from mta.policy.records import ApiKey, OAuthClient, Tenant
+from mta.policy.uses import Uses
+from mta.rpc.authentication import PEER_KEY, CallerAuthentication
 from mta.rpc.injection import InjectionService
 from mta.rpc.leases import LeaseClient
 from mta.rpc.worker import WorkerService
 from mta.runtime.refusals import Reason, Refusal
 from mta.runtime.rpc import new_server, refusal_in, refusal_of
+from mta.runtime.tokens import TokenKey
 from mta.spool import sqlite
 from tests.unit.custody.parts import MESSAGE, Parts, open_parts
 from tests.unit.node.peers import TOKEN, Control, channel_to, served
@@ -35,6 +38,7 @@ from tests.unit.spool.rows import counts, full_disk, rows
 
 SECRET = base64.b32encode(bytes(20)).decode().lower()
 KEY = (("authorization", f"Bearer bk_abcdefabcdef_{SECRET}"),)
+TOKEN_KEY = TokenKey(bytes(32))
 OPERATOR = (("authorization", "Bearer operator-token"),)
 
 
@@ -73,9 +77,10 @@ async def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
                 ApiKey("abcdefabcdef", "acme", digest, ("mail",)), ApiKey("readerreader", "acme", digest, ("read",))
             )
             server = new_server()
-            authentication = CallerAuthentication(parts.policy, "operator-token")
+            uses = Uses()
+            authentication = CallerAuthentication(parts.policy, "operator-token", uses, TOKEN_KEY)
             InjectionService(parts.intake, parts.policy, authentication, 100).add_to(server)
-            WorkerService(parts.credits, parts.store).add_to(server)
+            WorkerService(parts.credits, parts.store, uses).add_to(server)
             server.add_insecure_port(f"unix:{tmp_path / 'worker.sock'}")
             await server.start()
             async with channel_to(tmp_path / "worker.sock") as channel:
@@ -327,3 +332,53 @@ async def test_a_node_that_is_away_is_unavailable(tmp_path: Path) -> None:
         await client.acquire("acme", 10, "r")
     assert caught.value.reason is Reason.UNAVAILABLE
     await client.close()
+
+
+def _from(address: str, token: str = f"bk_abcdefabcdef_{SECRET}") -> Any:
+    return (("authorization", f"Bearer {token}"), (PEER_KEY, address))
+
+
+async def test_a_key_is_for_its_time_networks_and_secrets(worker: Worker) -> None:
+    digest, old = hashlib.sha256(SECRET.encode()).digest(), hashlib.sha256(b"old").digest()
+    worker.parts.change_policy(ApiKey("abcdefabcdef", "acme", digest, ("mail",), ("192.0.2.0/24",), 0.0, old, 9e9))
+    await worker.submit(metadata=_from("192.0.2.7"))
+    await worker.submit(metadata=_from("192.0.2.7", "bk_abcdefabcdef_old"))
+    for elsewhere in (_from("198.51.100.1"), _from("nonsense"), KEY):
+        assert (await worker.refused(metadata=elsewhere)).reason is Reason.PERMISSION_DENIED
+    worker.parts.change_policy(ApiKey("abcdefabcdef", "acme", digest, ("mail",), (), 0.0, old, 1.0))
+    assert (await worker.refused(metadata=_from("", "bk_abcdefabcdef_old"))).reason is Reason.UNAUTHENTICATED
+    await worker.submit()
+    worker.parts.change_policy(ApiKey("abcdefabcdef", "acme", digest, ("mail",), (), 1.0))
+    assert (await worker.refused()).reason is Reason.UNAUTHENTICATED
+
+
+async def test_a_token_is_judged_by_the_client_as_it_is_now(worker: Worker) -> None:
+    now = time.time()
+    token = TOKEN_KEY.issue("client", 2, ["mail"], now)
+    # Its client is not known yet: that is news on its way, not a wrong token.
+    assert (await worker.refused(metadata=_from("", token))).reason is Reason.UNAVAILABLE
+    worker.parts.change_policy(OAuthClient("client", "acme", ("mail", "domains"), 2))
+    await worker.submit(metadata=_from("", token))
+    for wrong in (
+        TOKEN_KEY.issue("client", 2, ["mail"], now - 3601),
+        TOKEN_KEY.issue("client", 1, ["mail"], now),
+        TOKEN_KEY.issue("nobody", 1, ["mail"], now - 60),
+        TokenKey(b"another").issue("client", 2, ["mail"], now),
+        token[:-1] + ("A" if token[-1] != "A" else "B"),
+        "bt_",
+        "bt_x.y",
+    ):
+        assert (await worker.refused(metadata=_from("", wrong))).reason is Reason.UNAUTHENTICATED
+    other_scope = TOKEN_KEY.issue("client", 2, ["domains"], now)
+    assert (await worker.refused(metadata=_from("", other_scope))).reason is Reason.PERMISSION_DENIED
+    worker.parts.change_policy(OAuthClient("client", "acme", ("mail",), 2, ("192.0.2.0/24",)))
+    assert (await worker.refused(metadata=_from("198.51.100.1", token))).reason is Reason.PERMISSION_DENIED
+    await worker.submit(metadata=_from("192.0.2.1", token))
+    for changed in (
+        OAuthClient("client", "acme", ("domains",), 2),
+        OAuthClient("client", "acme", ("mail",), 3),
+        OAuthClient("client", "acme", ("mail",), 2, (), 1.0),
+    ):
+        worker.parts.change_policy(changed)
+        reason = (await worker.refused(metadata=_from("", token))).reason
+        assert reason is (Reason.PERMISSION_DENIED if changed.scopes == ("domains",) else Reason.UNAUTHENTICATED)

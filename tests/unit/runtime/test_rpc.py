@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -85,7 +86,8 @@ async def open_channel(tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a server with both services."""
     server = new_server()
     journal_services.add_JournalServiceServicer_to_server(Journal(), server)
-    policy_services.add_PolicyServiceServicer_to_server(Policy(), server)
+    # What it lacks answers UNIMPLEMENTED.
+    policy_services.add_PolicyServiceServicer_to_server(Policy(), server)  # type: ignore[abstract]
     servicer = add_health(server, ["barua.journal.v1.JournalService"])
     server.add_insecure_port(f"unix:{tmp_path / 'rpc.sock'}")
     await server.start()
@@ -221,9 +223,25 @@ def test_every_reason_makes_the_round_trip(reason: Reason) -> None:
     assert len([detail for detail in status.details if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR)]) == 1
 
 
+@pytest.mark.parametrize("letter", ["x", "ü", "€", "\U0001f600"])
+def test_a_refusal_fits_into_trailers_whatever_it_quotes(letter: str) -> None:
+    text = letter * 20_000
+    status = status_of(Refusal(Reason.RATE_LIMITED, text, field=text, metadata={"name": text, "cap": text}))
+    assert len(quote(status.message)) + 4 / 3 * status.ByteSize() < 8192
+    refusal = refusal_in(status)
+    assert refusal.message.startswith(letter * 100)
+    assert refusal.message.endswith("...")
+
+
 def test_what_a_refusal_lacks_is_not_sent() -> None:
     assert len(status_of(Refusal(Reason.NOT_FOUND, "x")).details) == 1
     assert len(status_of(FULL).details) == 3
+    limited = status_of(Refusal(Reason.RATE_LIMITED, "too much", metadata={"cap": "daily_recipients"}))
+    quota = error_details_pb2.QuotaFailure()
+    assert limited.details[1].Unpack(quota)
+    assert [(violation.subject, violation.description) for violation in quota.violations] == [
+        ("daily_recipients", "too much")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """The client session: opening, TLS, transactions with and without pipelining, and every way a server can go wrong."""
 
+import base64
 from collections.abc import Sequence
 
 import pytest
 
 from mta.smtp import (
+    AuthDone,
+    AuthRefused,
     ClientEvent,
     ClientMisuseError,
     ClientSession,
@@ -507,3 +510,70 @@ def test_misuse() -> None:
         session.start()
     assert session.state is ClientState.TRANSACTION
     assert repr(session) == "<ClientSession transaction, mail>"
+
+
+# -- AUTH ------------------------------------------------------------------------------------------------------------
+
+
+def with_auth(mechanisms: str) -> ClientSession:
+    return ready(f"250-mx\r\n250 AUTH {mechanisms}\r\n".encode())
+
+
+def test_plain_goes_out_with_its_initial_response() -> None:
+    session = with_auth("LOGIN PLAIN")
+    assert session.authenticate("user", "pass")
+    assert session.take_output() == b"AUTH PLAIN AHVzZXIAcGFzcw==\r\n"
+    assert (session.state, session.stage) == (ClientState.AUTHENTICATING, Stage.AUTH)
+    assert "pass" not in repr(session)
+    assert events(session, b"235 2.7.0 welcome\r\n") == [AuthDone(Reply(235, "2.7.0", "welcome"))]
+    assert session.reusable
+
+
+def test_a_long_plain_response_waits_for_its_turn() -> None:
+    session = with_auth("PLAIN")
+    assert session.authenticate("u" * 300, "p" * 300)
+    assert session.take_output() == b"AUTH PLAIN\r\n"
+    assert events(session, b"334 \r\n") == []
+    response = base64.b64decode(session.take_output().strip())
+    assert response == b"\0" + b"u" * 300 + b"\0" + b"p" * 300
+    assert isinstance(events(session, b"235 ok\r\n")[0], AuthDone)
+
+
+def test_login_is_asked_for_name_and_password() -> None:
+    session = with_auth("CRAM-MD5 LOGIN")
+    assert session.authenticate("üser", "pass")
+    assert session.take_output() == b"AUTH LOGIN\r\n"
+    assert events(session, b"334 VXNlcm5hbWU6\r\n") == []
+    assert base64.b64decode(session.take_output()) == "üser".encode()
+    assert events(session, b"334 UGFzc3dvcmQ6\r\n") == []
+    assert base64.b64decode(session.take_output()) == b"pass"
+    assert isinstance(events(session, b"235 ok\r\n")[0], AuthDone)
+
+
+@pytest.mark.parametrize("code", [432, 454, 500, 504, 530, 534, 535, 538])
+def test_a_refused_login_leaves_the_session_ready(code: int) -> None:
+    session = with_auth("PLAIN")
+    session.authenticate("user", "pass")
+    session.take_output()
+    assert events(session, f"{code} no\r\n".encode()) == [AuthRefused(Reply(code, None, "no"))]
+    assert session.reusable
+
+
+@pytest.mark.parametrize("reply", [b"334 more\r\n", b"250 what\r\n", b"354 what\r\n", b"421 4.3.2 bye\r\n", b"2x\r\n"])
+def test_an_answer_to_auth_that_cannot_be_ends_the_session(reply: bytes) -> None:
+    session = with_auth("PLAIN")
+    session.authenticate("user", "pass")
+    session.take_output()
+    (event,) = events(session, reply)
+    assert isinstance(event, SessionRefused if reply.startswith(b"421") else ProtocolError)
+    assert session.dead
+    assert session.take_output() == b""
+
+
+def test_without_a_mechanism_of_ours_nothing_is_sent() -> None:
+    for session in (with_auth("GSSAPI XOAUTH2"), ready(PLAIN)):
+        assert not session.authenticate("user", "pass")
+        assert session.take_output() == b""
+        assert session.reusable
+    with pytest.raises(ClientMisuseError):
+        ClientSession("me.test").authenticate("user", "pass")

@@ -126,9 +126,9 @@ async def test_rows_of_a_failed_change_that_are_found_later_are_removed(store: S
         store.write(change)
         assert isinstance(await waiter.result(), SpoolError)
         ghost = sqlite3.connect(spool_path, isolation_level=None)
-    ghost.execute("INSERT INTO message VALUES (?,?,?,?,?,?,?,?)", change.messages[0])
+    ghost.execute("INSERT INTO message VALUES (?,?,?,?,?,?,?,?,?,?)", change.messages[0])
     ghost.execute("INSERT INTO recipient VALUES (?,?,?,?,?,?,?,?,?)", change.recipients[0])
-    ghost.execute(f"INSERT INTO outbox VALUES ({','.join('?' * 19)})", change.outbox[0])
+    ghost.execute(f"INSERT INTO outbox VALUES ({','.join('?' * len(change.outbox[0]))})", change.outbox[0])
     ghost.close()
     await until(True, store)
     assert counts(spool_path) | {"lease": 1} == {"message": 1, "recipient": 1, "outbox": 1, "lease": 1}

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mta.spool import schema
+from mta.spool.records import OutboxRow
 from mta.spool.schema import APPLICATION_ID, VERSION, SpoolFileError, connect, open_file
+from mta.spool.sqlite import SqliteStore
 from tests.unit.spool.rows import open_store, put
 
 
@@ -171,3 +174,95 @@ def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
     path = tmp_path / "ho?me #1 %41" / "worker-0.db"
     open_file(path).lock.close()
     assert path.stat().st_size > 0
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_this_one(spool_path: Path) -> None:
+    """It has messages without stream and provider, and an outbox that names neither."""
+    open_file(spool_path).lock.close()
+    connection = sqlite3.connect(spool_path, isolation_level=None)
+    for table, columns in (("message", ("stream", "provider")), ("outbox", ("stream", "provider", "egress_source"))):
+        for column in columns:
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    connection.execute("INSERT INTO message VALUES (1, 1, 'acme', 'a@acme.test', 0, 1, 0, x'41')")
+    connection.execute("INSERT INTO recipient VALUES (1, 1, 'acme', 'x@y.test', 'y.test', 0, 0, 1, 'received')")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    file = open_file(spool_path)
+    file.lock.close()
+    connection = connect(spool_path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    assert connection.execute("SELECT content, stream, provider FROM message").fetchone() == (b"A", "", "")
+    expected = {name for _, name, *_ in _new_columns(spool_path.parent / "new" / "spool.db")}
+    assert {name for _, name, *_ in connection.execute("PRAGMA table_info(outbox)")} == expected
+    connection.close()
+    assert file.epoch == 2
+
+
+def _new_columns(path: Path) -> list[tuple[int, str]]:
+    open_file(path).lock.close()
+    connection = connect(path)
+    columns = connection.execute("PRAGMA table_info(outbox)").fetchall()
+    connection.close()
+    return columns
+
+
+# The tables of version 1 that later versions added columns to.
+_VERSION_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE message (message_id INTEGER PRIMARY KEY, last_recipient_id INTEGER NOT NULL, tenant TEXT NOT NULL,
+    sender TEXT NOT NULL, received_ms INTEGER NOT NULL, size INTEGER NOT NULL, flags INTEGER NOT NULL,
+    content BLOB NOT NULL);
+CREATE TABLE recipient (recipient_id INTEGER PRIMARY KEY, message_id INTEGER NOT NULL, tenant TEXT NOT NULL,
+    address TEXT NOT NULL, domain TEXT NOT NULL, attempts INTEGER NOT NULL, due_ms INTEGER NOT NULL,
+    parked INTEGER NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE outbox (sequence INTEGER PRIMARY KEY, kind INTEGER NOT NULL, time_ms INTEGER NOT NULL,
+    tenant TEXT NOT NULL, recipient_id INTEGER NOT NULL, message_id INTEGER NOT NULL, sender TEXT, recipient TEXT,
+    subject TEXT, size INTEGER NOT NULL, source TEXT, attempt INTEGER NOT NULL, code INTEGER NOT NULL, enhanced TEXT,
+    text TEXT, remote_host TEXT, next_ms INTEGER NOT NULL, lease_id INTEGER NOT NULL, credits INTEGER NOT NULL);
+CREATE TABLE lease (lease_id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, amount INTEGER NOT NULL, used INTEGER NOT NULL);
+INSERT INTO meta VALUES ('holder', 'a-holder'), ('epoch', '4');
+INSERT INTO message VALUES (10, 10, 'acme', 'a@acme.test', 1000, 1, 0, x'41');
+INSERT INTO recipient VALUES (10, 10, 'acme', 'r@example.net', 'example.net', 0, 1000, 0, 'received');
+INSERT INTO outbox VALUES (1, 1, 1000, 'acme', 10, 10, '', 'r@example.net', '', 1, 'smtp', 0, 0, NULL, NULL, NULL, 0,
+    0, 0);
+"""
+
+
+def _make_version_1(path: Path) -> None:
+    path.parent.mkdir()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.executescript(f"{_VERSION_1} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;")
+    connection.close()
+
+
+def test_an_upgrade_that_breaks_off_leaves_the_file_as_it_was(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _make_version_1(spool_path)
+    with monkeypatch.context() as patch:
+        patch.setitem(schema._UPGRADES, 1, schema._UPGRADES[1] + "ALTER TABLE missing ADD COLUMN x;")
+        with pytest.raises(SpoolFileError):
+            open_file(spool_path)
+    reader = connect(spool_path, read_only=True)
+    assert reader.execute("PRAGMA user_version").fetchone() == (1,)
+    assert "stream" not in {name for _, name, *_ in reader.execute("PRAGMA table_info(message)")}
+    reader.close()
+    file = open_file(spool_path)
+    assert (file.holder, file.epoch) == ("a-holder", 5)
+    file.lock.close()
+
+
+async def test_a_file_of_version_1_is_brought_up_with_what_is_in_it(spool_path: Path) -> None:
+    _make_version_1(spool_path)
+    file = open_file(spool_path)
+    assert (file.holder, file.epoch) == ("a-holder", 5)
+    store = SqliteStore(file)
+    (queued,) = await store.due(2000, (0, 0), 10)
+    assert (queued.recipient_id, queued.stream, queued.provider) == (10, "", "")
+    assert await store.content(10) == b"A"
+    await store.close()
+    reader = connect(spool_path, read_only=True)
+    assert reader.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    assert [OutboxRow(*row).recipient for row in reader.execute("SELECT * FROM outbox")] == ["r@example.net"]
+    reader.close()

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # pip and the build back end come from the constraints too, so that two machines build with the same one.
 # The build back end warns of editable installs at length; its errors still show.
 INSTALL := PYTHONWARNINGS=ignore $(PIP) install --constraint constraints.txt --no-build-isolation --editable
-CODE := mta control api_bridge tests benchmarks protos/generate.py protos/client .ci/make_venv.py
+CODE := mta control api_bridge tests benchmarks protos .ci/make_venv.py
 # Files side by side: most tests wait for other processes. `ARGS=-n0` for one after the other.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -33,6 +33,7 @@ check: $(VENV)/.installed-dev ## Check style, types, import layers and generated
 	$(BIN)/mypy mta control api_bridge protos/client tests benchmarks
 	PYTHONPATH=protos/gen:protos/client $(BIN)/lint-imports
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/python protos/surface.py --check --lint
 	$(BIN)/python -m tests.arch.pages --check
 
 bench: $(VENV)/.installed-dev tools ## Measure Barua against Postfix on this machine (root, about 15 minutes)
@@ -42,13 +43,14 @@ fmt: $(VENV)/.installed-dev ## Format the code and sort its imports
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-protos: $(VENV)/.installed-dev ## Regenerate the stubs in protos/gen
+protos: $(VENV)/.installed-dev ## Regenerate the stubs in protos/gen, and record what is new in protos/surface.txt
 	$(BIN)/python protos/generate.py
+	$(BIN)/python protos/surface.py
 
 docs: $(VENV)/.installed-dev ## Regenerate the reference pages in mta/doc
 	$(BIN)/python -m tests.arch.pages
 
-tools: $(VENV)/.installed-dev ## Fetch Postfix and OpenDKIM, unpacked, as peers for tests and benchmarks
+tools: $(VENV)/.installed-dev ## Fetch Postfix, OpenDKIM and PostgreSQL 15, unpacked, for tests and benchmarks
 	@$(BIN)/python -m tests.support.debian
 
 lock: ## Resolve the newest versions of all dependencies into constraints.txt

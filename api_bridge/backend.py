@@ -26,7 +26,7 @@ from barua.mta.v1 import injection_service_pb2, injection_service_pb2_grpc
 from barua_client import ControlClient, Unreachable
 from mta.runtime import rpc
 from mta.runtime.log import get_logger
-from mta.runtime.options import Options
+from mta.runtime.options import ClientTlsOptions, Options
 from mta.runtime.refusals import Reason, Refusal
 
 log = get_logger(__name__)
@@ -38,7 +38,7 @@ PROBE_SECONDS = 2.0
 RETRY_SECONDS = 5.0
 """What clients are asked to wait after an outage."""
 PEER_KEY = "x-barua-peer"
-"""Metadata that tells the MTA who asked the bridge, for the Received field."""
+"""Metadata that tells who asked the bridge: for the Received field, and for credentials that hold for some networks."""
 
 _NOT_STORED = frozenset({Reason.NOT_STORED, Reason.SPOOL_FULL})
 _Call = Callable[..., Awaitable[Any]]
@@ -64,28 +64,32 @@ class Backend:
         bridge = options.bridge
         self._timeout = bridge.timeout_seconds
         # The first connection may have died unnoticed while idle; more than one repeat would keep HTTP clients waiting.
-        self._control = ControlClient(bridge.control_address, deadline_seconds=self._timeout, attempts=2)
+        control = rpc.channel(bridge.control_address, options.control_client)
+        self._control = ControlClient(
+            bridge.control_address, channel=control, deadline_seconds=self._timeout, attempts=2
+        )
         targets = bridge.mta_addresses or [
             f"unix:{options.path('run', f'worker-{index}.sock')}" for index in range(options.mta.workers)
         ]
-        self._workers = [_Worker(target) for target in targets]
+        self._workers = [_Worker(target, options.node_client) for target in targets]
         # A node that passes calls on says UNAVAILABLE, too, when it lost a worker half-way: that may have been stored.
         self._moves_on = _NOT_STORED if bridge.mta_addresses else _NOT_STORED | {Reason.UNAVAILABLE}
         self._turn = 0
 
     async def create_tenant(
-        self, authorization: str, request: tenant_service_pb2.CreateTenantRequest
+        self, authorization: str, request: tenant_service_pb2.CreateTenantRequest, peer: str
     ) -> tenant_pb2.Tenant:
-        """Make a tenant as the login in ``authorization``. The request must have a request_id. Raises Refusal."""
-        answer: tenant_pb2.Tenant = await self._ask_control(self._control.tenants.CreateTenant, authorization, request)
+        """Make a tenant as the login in ``authorization``, from ``peer``. It must have a request_id. Raises Refusal."""
+        call = self._control.tenants.CreateTenant
+        answer: tenant_pb2.Tenant = await self._ask_control(call, authorization, request, peer)
         return answer
 
     async def transfer_credits(
-        self, authorization: str, request: credit_service_pb2.TransferCreditsRequest
+        self, authorization: str, request: credit_service_pb2.TransferCreditsRequest, peer: str
     ) -> credit_service_pb2.TransferCreditsResponse:
-        """Move credits as the login in ``authorization``. The request must have a request_id. Raises Refusal."""
+        """Move credits as the login in ``authorization``, from ``peer``. It must have a request_id. Raises Refusal."""
         answer: credit_service_pb2.TransferCreditsResponse = await self._ask_control(
-            self._control.credits.TransferCredits, authorization, request
+            self._control.credits.TransferCredits, authorization, request, peer
         )
         return answer
 
@@ -93,7 +97,7 @@ class Backend:
         self, authorization: str, request: injection_service_pb2.SubmitMessageRequest, peer: str
     ) -> injection_service_pb2.SubmitMessageResponse:
         """Give a message to a worker; OK means durable. ``peer`` is the client's IP address. Raises Refusal."""
-        metadata = (("authorization", authorization), *(((PEER_KEY, peer),) if peer else ()))
+        metadata = _metadata(authorization, peer)
         worker, *others = await self._workers_in_turn()
         until = asyncio.get_running_loop().time() + self._timeout
         while True:
@@ -111,11 +115,11 @@ class Backend:
             else:
                 return answer
 
-    async def check_key(self, authorization: str) -> None:
-        """Ask a worker whether the API key in ``authorization`` may send at all. Raises Refusal."""
+    async def check_key(self, authorization: str, peer: str) -> None:
+        """Ask a worker whether the API key in ``authorization`` may send at all, from ``peer``. Raises Refusal."""
         nothing = injection_service_pb2.SubmitMessageRequest(validate_only=True)
         try:
-            await self.submit_message(authorization, nothing, "")
+            await self.submit_message(authorization, nothing, peer)
         except Refusal as refusal:
             # The MTA judges the caller first, then the sender; that the recipients are missing comes after both.
             if refusal.reason is not Reason.INVALID_ARGUMENT or refusal.field != "recipients":
@@ -133,9 +137,9 @@ class Backend:
         """Close all connections."""
         await asyncio.gather(self._control.close(), *(worker.channel.close() for worker in self._workers))
 
-    async def _ask_control(self, call: _Call, authorization: str, request: Any) -> Any:
+    async def _ask_control(self, call: _Call, authorization: str, request: Any, peer: str) -> Any:
         try:
-            return await call(request, metadata=(("authorization", authorization),))
+            return await call(request, metadata=_metadata(authorization, peer))
         except Unreachable as error:
             log.warning("call_unanswered", to="control", details=error.message)
             raise Refusal(Reason.UNAVAILABLE, "the service cannot be reached", retry_after=RETRY_SECONDS) from None
@@ -164,13 +168,17 @@ class Backend:
         raise Refusal(Reason.UNAVAILABLE, "no worker of the MTA is reachable", retry_after=RETRY_SECONDS)
 
 
+def _metadata(authorization: str, peer: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", authorization), *(((PEER_KEY, peer),) if peer else ()))
+
+
 class _Worker:
     """One worker of the MTA."""
 
     __slots__ = ("channel", "injection")
 
-    def __init__(self, target: str) -> None:
-        self.channel = rpc.channel(target)
+    def __init__(self, target: str, tls: ClientTlsOptions) -> None:
+        self.channel = rpc.channel(target, tls)
         self.injection = injection_service_pb2_grpc.InjectionServiceStub(self.channel)
 
     def connected(self) -> bool:

@@ -1,27 +1,46 @@
-"""``python -m control serve [--config FILE]``: the control program."""
+"""The control program: ``python -m control serve`` and, for the sealing keys, ``python -m control keys``.
+
+Both take ``--config FILE``. What the verbs of ``keys`` do is in ``control.resealing``.
+"""
 
 import argparse
+import asyncio
 import os
+import sys
 from pathlib import Path
 
+from control import keys
 from control.app import serve
 from mta.runtime import lifecycle, log, options
+from mta.runtime.options import OptionsError
+from mta.runtime.refusals import Refusal
 
 
 def main() -> None:
-    """Read the command line and the options, and serve."""
+    """Read the command line and the options, and run."""
     os.umask(0o077)
     parser = argparse.ArgumentParser(prog="python -m control", description="The control plane of Barua.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("serve", help="serve gRPC until SIGTERM")
-    command.add_argument("--config", type=Path, help="TOML file; without it all options have their defaults")
+    sealing = commands.add_parser("keys", help=f"sealing keys: {', '.join(keys.VERBS)}")
+    sealing.add_argument(
+        "verb", choices=keys.VERBS, help="; ".join(f"{verb}: {text}" for verb, text in keys.VERBS.items())
+    )
+    for one in (command, sealing):
+        one.add_argument("--config", type=Path, help="TOML file; without it all options have their defaults")
     arguments = parser.parse_args()
     try:
         loaded = options.load(arguments.config)
-    except options.OptionsError as error:
+    except OptionsError as error:
         parser.error(str(error))
     log.configure("control", loaded.log.level)
-    lifecycle.run(lambda drain: serve(loaded, drain))
+    if arguments.command == "serve":
+        lifecycle.run(lambda drain: serve(loaded, drain))
+        return
+    try:
+        print(asyncio.run(keys.run(arguments.verb, loaded)))  # noqa: T201 - the answer to a command
+    except (OptionsError, Refusal) as error:
+        sys.exit(f"python -m control keys {arguments.verb}: {error}")
 
 
 if __name__ == "__main__":

@@ -88,6 +88,11 @@ class Announcements:
         self._lineage = ""
         self._subscribers: set[Subscriber] = set()
         self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._more: list[tuple[str, Callable[[str], None]]] = []
+
+    def tell(self, channel: str, react: Callable[[str], None]) -> None:
+        """Have ``react`` called with every payload of one more channel. Before ``start``."""
+        self._more.append((channel, react))
 
     def start(self) -> None:
         """Begin to listen and to poll."""
@@ -148,6 +153,7 @@ class Announcements:
             (policy_log.CHANNEL, lambda _, __, ___, payload: self._on_revision(int(payload))),
             (RECALL_CHANNEL, lambda _, __, ___, payload: self._on_recall(payload)),
             (RETURNED_CHANNEL, lambda _, __, ___, payload: self._on_returned(payload)),
+            *((channel, lambda _, __, ___, payload, react=react: react(payload)) for channel, react in self._more),
         ]
 
     async def _poll(self) -> None:

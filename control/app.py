@@ -6,42 +6,75 @@ embedded server stop.
 """
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import grpc
 from grpc_health.v1 import health
 
-from control import secrets
+from control import identities, secrets
+from control.alerting import Alerting, MinuteCounter
 from control.announcements import Announcements
 from control.authentication import Authenticator
-from control.challenge import ChallengeChecker
+from control.consumers import runner
+from control.consumers.feed import Feed
+from control.consumers.refunds import RefundConsumer
+from control.consumers.runner import Consumer
+from control.consumers.statistics import StatisticsConsumer
+from control.consumers.suppressions import SuppressionConsumer
 from control.database import Database
 from control.embedded import EmbeddedPostgres
+from control.expiry import expire_credits
 from control.gate import Gate
 from control.housekeeping import keep_house
+from control.identities import Identities
+from control.listening import listen
 from control.passwords import Passwords
+from control.peers import Peers
 from control.permissions import check_complete
 from control.policystream.service import PolicyServicer
 from control.recalls import Recalls
 from control.sealing import Sealer, load
 from control.services import catalogue
+from control.services.alerts import AlertServicer
 from control.services.credentials import CredentialServicer
 from control.services.credits import CreditServicer
+from control.services.dkim_keys import DkimKeyServicer
 from control.services.domains import DomainServicer
+from control.services.egress import EgressServicer
+from control.services.events import EventServicer
 from control.services.history import HistoryServicer
 from control.services.journal import JournalServicer
 from control.services.leases import LeaseServicer
+from control.services.listvalidation import ListValidationServicer
 from control.services.mutation import Mutations
+from control.services.oauth import OAuthServicer
+from control.services.providers import SmtpProviderServicer
+from control.services.quotas import QuotaServicer
+from control.services.senders import SenderServicer
+from control.services.statistics import StatisticsServicer
+from control.services.suppressionpolicies import default_policy
 from control.services.suppressions import SuppressionServicer
+from control.services.templates import TemplateServicer
 from control.services.tenants import TenantServicer
+from control.services.validationjobs import ValidationJobs, new_validator
+from control.services.validator import Validator
+from control.services.webhook_fields import Fields
+from control.services.webhooks import WebhookServicer
+from control.smtpcheck import SmtpChecker
+from control.store import events
 from control.store.migrations import migrate
-from mta.runtime import lifecycle, metrics, rpc
+from control.usage import Usage
+from control.webhooks import assembly, keeping
+from control.webhooks.assembly import Webhooks
+from control.webhooks.fanout import Fanout
+from mta.runtime import lifecycle, metrics, rpc, tokens
 from mta.runtime.lifecycle import Drain, Tasks
 from mta.runtime.log import get_logger
-from mta.runtime.options import Options, OptionsError
+from mta.runtime.options import Options
 from mta.runtime.refusals import Refusal
+from mta.runtime.tokens import TokenKey
 
 log = get_logger(__name__)
 
@@ -65,51 +98,130 @@ async def serve(options: Options, drain: Drain) -> None:
     sealer = load(options.path("secrets", "sealing.key"))
     operator_token = secrets.ensure(options.path("secrets", "operator.token"), TOKEN_OCTETS)
     node_token = secrets.ensure(options.path("secrets", "node.token"), TOKEN_OCTETS)
+    token_key = TokenKey(bytes.fromhex(secrets.ensure(options.path("secrets", "token.key"), tokens.KEY_OCTETS)))
     async with _database(options, drain) as database:
         passwords = Passwords()
         announcements = Announcements(database, drain.stop)
-        authenticator = Authenticator(database, passwords, operator_token, node_token)
-        server = rpc.new_server([Gate(authenticator)])
-        catalogue.register(server, _servicers(options, database, announcements, sealer, passwords))
+        feed = Feed(database)
+        announcements.tell(events.CHANNEL, lambda payload: feed.heard(int(payload)))
+        usage = Usage(database)
+        webhooks = assembly.assemble(options, database, sealer)
+        sending = identities.assemble(options, database, sealer, operator_token)
+        validator = new_validator(options, database)
+        authenticator = Authenticator(database, passwords, usage, token_key, operator_token, node_token)
+        server = rpc.new_server([Gate(authenticator, Peers(options.control))])
+        servicers = _servicers(
+            options, database, announcements, feed, sealer, passwords, usage, token_key, webhooks, sending, validator
+        )
+        catalogue.register(server, servicers)
         health_servicer = rpc.add_health(server, catalogue.service_names())
-        _listen(server, options.control.listen)
+        listen(server, options.control)
         metrics_server = metrics.serve(options.control.metrics_listen)
         tasks = Tasks(on_failure=drain.stop)
         try:
             announcements.start()
             await server.start()
             tasks.start(_tell_health(health_servicer, database), "health")
-            tasks.start(keep_house(database), "housekeeping")
+            tasks.start(keep_house(database, options.control.history_days), "housekeeping")
+            tasks.start(usage.run(), "credential-use")
+            tasks.start(expire_credits(database), "expiry")
+            tasks.start(sending.sweep.run(), "domain-checks")
+            tasks.start(sending.confirmations.run(), "sender-codes")
+            _start_notifications(tasks, options, database, webhooks, sending)
+            validation = ValidationJobs(database, validator, options.control.validation.kept_days)
+            tasks.start(validation.run(), "list-validation")
+            _follow(tasks, database, feed, _consumers(options))
+            _spare_collector()
             lifecycle.notify("READY=1")
             log.info("control_started", listen=options.control.listen)
             await drain.stopped()
         finally:
             lifecycle.notify("STOPPING=1")
+            feed.end()
             await tasks.close()
             await rpc.set_serving(health_servicer, False)
             await announcements.close()
             await asyncio.gather(server.stop(GRACE_SECONDS), asyncio.to_thread(metrics_server.shutdown))
             metrics_server.server_close()
+            await sending.mailer.close()
+            await usage.flush()
+            await validator.close()
             passwords.close()
             log.info("control_stopped")
 
 
+def _spare_collector() -> None:
+    """What exists now stays: leave it out of the garbage collector's rounds, and make those rarer."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+def _follow(tasks: Tasks, database: Database, feed: Feed, consumers: list[Consumer]) -> None:
+    """Follow the events: read the newest ones, and work for each consumer in a task of its own."""
+    tasks.start(feed.run(), "feed")
+    for consumer in consumers:
+        tasks.start(runner.run(database, feed, consumer), f"consumer-{consumer.name}")
+
+
+def _start_notifications(
+    tasks: Tasks, options: Options, database: Database, webhooks: Webhooks, sending: Identities
+) -> None:
+    """Start what tells the world: webhooks and alerts."""
+    tasks.start(webhooks.dispatcher.run(), "webhooks")
+    tasks.start(keeping.keep(database, options.control.webhooks.keep_days * 86_400.0), "webhook-keeping")
+    tasks.start(Alerting(database, sending.mailer, options.control.alerts.interval_seconds).run(), "alerts")
+
+
+def _consumers(options: Options) -> list[Consumer]:
+    """All that is done for every event of a message."""
+    automatic = SuppressionConsumer(default_policy(options.control.suppressions))
+    return [StatisticsConsumer(), RefundConsumer(), automatic, Fanout(), MinuteCounter()]
+
+
 def _servicers(
-    options: Options, database: Database, announcements: Announcements, sealer: Sealer, passwords: Passwords
+    options: Options,
+    database: Database,
+    announcements: Announcements,
+    feed: Feed,
+    sealer: Sealer,
+    passwords: Passwords,
+    usage: Usage,
+    token_key: TokenKey,
+    webhooks: Webhooks,
+    sending: Identities,
+    validator: Validator,
 ) -> catalogue.Servicers:
     mutations = Mutations(database, sealer)
     recalls = Recalls(database, announcements)
-    checker = ChallengeChecker(options.control.dns_nameservers)
     return catalogue.Servicers(
         tenants=TenantServicer(database, mutations, recalls, passwords),
         credentials=CredentialServicer(database, mutations, passwords),
+        oauth=OAuthServicer(database, mutations, usage, token_key),
         credits=CreditServicer(database, mutations, recalls),
-        domains=DomainServicer(database, mutations, sealer, checker, options.mta.hostname),
-        suppressions=SuppressionServicer(database, mutations),
+        domains=DomainServicer(database, mutations, sealer, sending.checker),
+        dkim_keys=DkimKeyServicer(database, mutations, sealer, sending.checker),
+        senders=SenderServicer(database, mutations, sending.checker, sending.confirmations, sending.refused_domains),
+        templates=TemplateServicer(database, mutations),
+        suppressions=SuppressionServicer(database, mutations, options.control.suppressions),
+        list_validations=ListValidationServicer(database, mutations, validator),
+        smtp_providers=SmtpProviderServicer(
+            database,
+            mutations,
+            sealer,
+            SmtpChecker(options.mta.hostname),
+            allow_private=options.mta.delivery.allow_private_addresses,
+        ),
+        egress=EgressServicer(database, mutations),
+        quotas=QuotaServicer(database),
         history=HistoryServicer(database),
+        statistics=StatisticsServicer(database),
+        events=EventServicer(database, feed),
+        webhooks=WebhookServicer(database, mutations, Fields(webhooks.rules, webhooks.vault), webhooks.sender),
+        alerts=AlertServicer(database, mutations),
         leases=LeaseServicer(database, recalls),
         journal=JournalServicer(database),
-        policy=PolicyServicer(database, announcements),
+        policy=PolicyServicer(database, announcements, usage),
     )
 
 
@@ -150,10 +262,3 @@ async def _tell_health(servicer: health.aio.HealthServicer, database: Database) 
     while True:
         await rpc.set_serving(servicer, await database.healthy(HEALTH_SECONDS))
         await asyncio.sleep(HEALTH_SECONDS)
-
-
-def _listen(server: grpc.aio.Server, address: str) -> None:
-    try:
-        server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise OptionsError(f"cannot listen on {address}; is control running already? Change control.listen") from error

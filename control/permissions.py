@@ -1,7 +1,8 @@
 """Who may call what: every method of every service, by name.
 
 ``check_complete`` holds the table against the methods that are served, so that a method without an entry stops the
-start instead of being open, or closed, by accident. Health and reflection are open to all and not in the table.
+start instead of being open, or closed, by accident. Health and reflection are open to all and not in the table. The one
+method in the table that is open is ``OAuthService.IssueToken``, whose caller proves itself within the request.
 """
 
 from collections.abc import Collection
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from control.model.caller import Access
 
 OPEN_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
-"""Served without credentials."""
+"""Served without credentials: whether we serve is asked by load balancers, and what we serve is public."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,9 @@ class _Service:
     write: tuple[str, ...] = ()
     resell: tuple[str, ...] = ()
     operator: tuple[str, ...] = ()
+    inspect: tuple[str, ...] = ()
     node: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()
 
     def methods(self) -> dict[str, Permission]:
         """The permission of each method."""
@@ -39,7 +42,9 @@ class _Service:
                 (Access.WRITE, self.write),
                 (Access.RESELL, self.resell),
                 (Access.OPERATOR, self.operator),
+                (Access.INSPECT, self.inspect),
                 (Access.NODE, self.node),
+                (Access.OPEN, self.open),
             )
             for method in methods
         }
@@ -49,36 +54,138 @@ _SERVICES: dict[str, _Service] = {
     "barua.control.v1.TenantService": _Service(
         "tenants",
         read=("GetTenant", "ListTenants"),
-        resell=("CreateTenant",),
+        write=("UpdateTenant",),
+        resell=("CreateTenant", "SuspendTenant", "ResumeTenant", "DeleteTenant"),
     ),
     "barua.control.v1.CredentialService": _Service(
         "credentials",
-        read=("ListLogins", "ListApiKeys"),
-        write=("CreateLogin", "DeleteLogin", "CreateApiKey", "DeleteApiKey"),
+        read=("GetLogin", "ListLogins", "GetApiKey", "ListApiKeys"),
+        write=(
+            "CreateLogin",
+            "UpdateLogin",
+            "DeleteLogin",
+            "CreateApiKey",
+            "UpdateApiKey",
+            "RotateApiKey",
+            "DeleteApiKey",
+        ),
+    ),
+    "barua.control.v1.OAuthService": _Service(
+        "credentials",
+        read=("GetOAuthClient", "ListOAuthClients"),
+        write=("CreateOAuthClient", "UpdateOAuthClient", "RotateOAuthClient", "DeleteOAuthClient"),
+        # The exception beside health and reflection: its credentials are in the request (RFC 6749 §4.4.2).
+        open=("IssueToken",),
     ),
     "barua.control.v1.CreditService": _Service(
         "credits",
-        read=("GetBalance", "ListLedgerEntries"),
+        read=("GetBalance", "ListLedgerEntries", "GetStatement", "AuditCredits"),
         resell=("TransferCredits",),
-        operator=("GrantCredits",),
+        operator=("GrantCredits", "WriteOffHolder"),
+        inspect=("ListHolders",),
     ),
     "barua.control.v1.DomainService": _Service(
         "domains",
         read=("GetDomain", "ListDomains"),
-        write=("CreateDomain", "VerifyDomain", "DeleteDomain"),
+        write=("CreateDomain", "UpdateDomain", "VerifyDomain", "CheckDomain", "DeleteDomain"),
+    ),
+    "barua.control.v1.DkimKeyService": _Service(
+        "domains",
+        read=("GetDkimKey", "ListDkimKeys"),
+        write=(
+            "GenerateDkimKey",
+            "ImportDkimKey",
+            "ActivateDkimKey",
+            "RetireDkimKey",
+            "RotateDkimKeys",
+            "DeleteDkimKey",
+        ),
+    ),
+    "barua.control.v1.SenderService": _Service(
+        "senders",
+        read=("GetSender", "ListSenders"),
+        write=("CreateSender", "UpdateSender", "VerifySender", "SendSenderCode", "DeleteSender"),
+    ),
+    "barua.control.v1.TemplateService": _Service(
+        "templates",
+        read=("GetTemplate", "ListTemplates", "RenderTemplate"),
+        write=("CreateTemplate", "UpdateTemplate", "DeleteTemplate"),
+    ),
+    "barua.control.v1.ListValidationService": _Service(
+        "validation",
+        read=("ValidateAddresses", "GetListValidation", "ListListValidations", "ListAddressValidations"),
+        write=("CreateListValidation", "UploadListValidation", "CancelListValidation", "DeleteListValidation"),
     ),
     "barua.control.v1.SuppressionService": _Service(
         "suppressions",
-        read=("ListSuppressions",),
-        write=("CreateSuppression", "DeleteSuppression"),
+        read=(
+            "GetSuppression",
+            "ListSuppressions",
+            "ExportSuppressions",
+            "CheckSuppressions",
+            "GetSuppressionPolicy",
+        ),
+        write=(
+            "CreateSuppression",
+            "UpdateSuppression",
+            "DeleteSuppression",
+            "BatchCreateSuppressions",
+            "ImportSuppressions",
+            "UpdateSuppressionPolicy",
+        ),
     ),
+    "barua.control.v1.SmtpProviderService": _Service(
+        "smtp_providers",
+        read=("GetSmtpProvider", "ListSmtpProviders", "CheckSmtpProvider"),
+        write=("CreateSmtpProvider", "UpdateSmtpProvider", "DeleteSmtpProvider", "SetDefaultSmtpProvider"),
+    ),
+    "barua.control.v1.EgressService": _Service(
+        "egress",
+        read=("ListOutgoingAddresses",),
+        operator=(
+            *(
+                f"{verb}{thing}"
+                for thing in ("Source", "Pool", "EgressRule")
+                for verb in ("Create", "Update", "Delete")
+            ),
+            "SetSourceState",
+            "AssignPool",
+        ),
+        inspect=(
+            *(f"Get{thing}" for thing in ("Source", "Pool", "EgressRule", "PoolAssignment")),
+            *(f"List{things}" for things in ("Sources", "Pools", "EgressRules")),
+        ),
+    ),
+    "barua.control.v1.QuotaService": _Service("nodes", node=("TakeQuota",)),
     "barua.control.v1.HistoryService": _Service(
         "messages",
-        read=("GetMessageRecord", "ListMessageRecords"),
+        read=("GetMessageRecord", "ListMessageRecords", "GetMessageTimeline"),
+    ),
+    "barua.control.v1.StatisticsService": _Service(
+        "statistics",
+        read=("ListDailyCounters", "SummarizeCounters"),
+    ),
+    "barua.control.v1.EventService": _Service("messages", read=("WatchEvents",)),
+    "barua.control.v1.WebhookService": _Service(
+        "webhooks",
+        read=("GetWebhook", "ListWebhooks", "ListWebhookDeliveries"),
+        write=(
+            "CreateWebhook",
+            "UpdateWebhook",
+            "DeleteWebhook",
+            "RotateWebhookSecret",
+            "TestWebhook",
+            "ReplayWebhookDeliveries",
+        ),
+    ),
+    "barua.control.v1.AlertService": _Service(
+        "alerts",
+        read=("GetAlertRule", "ListAlertRules", "ListAlerts"),
+        write=("CreateAlertRule", "UpdateAlertRule", "DeleteAlertRule", "AcknowledgeAlert"),
     ),
     "barua.control.v1.LeaseService": _Service("nodes", node=("OpenHolder", "AcquireLease")),
     "barua.journal.v1.JournalService": _Service("nodes", node=("PushEvents",)),
-    "barua.policy.v1.PolicyService": _Service("nodes", node=("WatchPolicy", "ReportRevision")),
+    "barua.policy.v1.PolicyService": _Service("nodes", node=("WatchPolicy", "ReportRevision", "ReportCredentialUses")),
 }
 
 PERMISSIONS: dict[str, Permission] = {

@@ -8,7 +8,8 @@ Workers that go on sending want new leases at once, and would always be first at
 ``hold`` (a transfer) has the account held for a moment: no lease is granted until the attempt is over or the hold ends
 by itself, which is shorter than workers wait.
 
-Errors: CREDITS_UNAVAILABLE if not enough came back in time; nothing has moved then.
+Errors: CREDITS_UNAVAILABLE if not enough came back in time, or what the attempt itself says of that (RATE_LIMITED for a
+cap that leases of others fill); nothing has moved then.
 """
 
 import asyncio
@@ -72,6 +73,8 @@ class Recalls:
                     return await attempt()
                 except CreditsLeased as again:
                     leased = again
+        if leased.refusal is not None:
+            raise leased.refusal
         raise Refusal(
             Reason.CREDITS_UNAVAILABLE,
             f'the credits of tenant "{tenant_id}" are leased to nodes and did not come back in time; try again',

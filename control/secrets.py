@@ -15,10 +15,15 @@ from mta.runtime.options import OptionsError
 
 def ensure(path: Path, nbytes: int) -> str:
     """The secret in ``path``, as ``2 * nbytes`` hexadecimal digits; made if it is not there."""
+    make(path, nbytes)
+    return read(path, nbytes)
+
+
+def make(path: Path, nbytes: int) -> None:
+    """Make a secret in ``path`` if nothing is there."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         _create(path, secrets.token_hex(nbytes))
-    return read(path, nbytes)
 
 
 def read(path: Path, nbytes: int) -> str:

@@ -15,6 +15,12 @@ settings.register_profile("suite", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("suite")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option that chooses the server of control's integration tests."""
+    text = "PostgreSQL of control's tests: embedded (some run on 15, too) or 15, Debian's, as an external server"
+    parser.addoption("--postgres", choices=("embedded", "15"), default="embedded", help=text)
+
+
 @pytest.fixture
 def dns_server() -> Iterator[DnsServer]:
     """A DNS server of the test's own, in which ``example.net`` has its mail server on loopback."""

@@ -13,6 +13,7 @@ from barua_client import Connection, Unreachable, bearer
 from control.bootstrap import demo_accounts, tenants
 from control.bootstrap.token import read_token
 from mta.runtime import log as logs
+from mta.runtime import rpc
 from mta.runtime.options import Options, OptionsError, load
 from mta.runtime.refusals import Refusal
 
@@ -24,10 +25,13 @@ log = logs.get_logger(__name__)
 async def bootstrap(options: Options) -> None:
     """Make everything. Raises Refusal, Unreachable, OptionsError."""
     token = read_token(options.path("secrets", "operator.token"))
-    async with Connection(options.node.control_address, bearer(token)) as operator:
+    address = options.node.control_address
+    channel = rpc.channel(address, options.control_client)
+    async with Connection(address, bearer(token), channel=channel) as operator:
         await operator.wait_until_serving(WAIT_SECONDS)
+        parents = {tenant.parent for tenant in options.bootstrap.tenants}
         for tenant in options.bootstrap.tenants:
-            await tenants.ensure(operator, tenants.plan_of(tenant))
+            await tenants.ensure(operator, tenants.plan_of(tenant, has_children=tenant.id in parents))
         if options.demo:
             await demo_accounts.ensure(operator, options, token)
 

@@ -49,6 +49,8 @@ class TenantPlan:
     password: str
     domains: Sequence[DomainPlan]
     display_name: str = ""
+    has_children: bool = False
+    """Tenants below it are planned, so it is a reseller wherever it is in the tree."""
 
     @property
     def name(self) -> str:
@@ -56,7 +58,7 @@ class TenantPlan:
         return f"tenants/{self.id}"
 
 
-def plan_of(tenant: BootstrapTenant) -> TenantPlan:
+def plan_of(tenant: BootstrapTenant, has_children: bool = False) -> TenantPlan:
     """The plan for an entry of the configuration; reads its password file. Raises OptionsError."""
     password = ""
     if tenant.username:
@@ -72,6 +74,7 @@ def plan_of(tenant: BootstrapTenant) -> TenantPlan:
         username=tenant.username,
         password=password,
         domains=[DomainPlan(domain.name, domain.signing) for domain in tenant.domains],
+        has_children=has_children,
     )
 
 
@@ -97,7 +100,8 @@ async def ensure_login(operator: Connection, tenant: str, username: str, passwor
 
 async def _ensure_tenant(operator: Connection, plan: TenantPlan) -> None:
     stub = TenantServiceStub(operator.channel)
-    tenant = tenant_pb2.Tenant(display_name=plan.display_name, default_sender=plan.default_sender)
+    kind = tenant_pb2.Tenant.KIND_RESELLER if plan.has_children else tenant_pb2.Tenant.KIND_UNSPECIFIED
+    tenant = tenant_pb2.Tenant(display_name=plan.display_name, default_sender=plan.default_sender, kind=kind)
     request = tenant_service_pb2.CreateTenantRequest(
         parent=f"tenants/{plan.parent}", tenant_id=plan.id, tenant=tenant, request_id=str(uuid.uuid4())
     )

@@ -2,41 +2,66 @@
 
 import sys
 import uuid
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from barua.control.v1 import credential_pb2, credential_service_pb2
 from barua.control.v1.credential_service_pb2_grpc import CredentialServiceStub
 
+from control.cli.credential_options import (
+    DaysOption,
+    DisplayNameOption,
+    GraceOption,
+    NetworksOption,
+    ScopesOption,
+    TenantArgument,
+    done,
+    end_of,
+    grace_of,
+)
 from control.cli.output import CliError, as_data, last, moment, print_json, print_line, print_table
 from control.cli.session import Session, tenant_name, verb
 
 keys = typer.Typer(name="key", help="API keys.", no_args_is_help=True)
-logins = typer.Typer(name="login", help="Logins for SMTP and HTTP.", no_args_is_help=True)
+logins = typer.Typer(name="login", help="Logins for SMTP, HTTP and gRPC.", no_args_is_help=True)
 
-TenantArgument = Annotated[str, typer.Argument(help="Tenant id.")]
+KeyArgument = Annotated[str, typer.Argument(help="Id of the key.")]
+UsernameArgument = Annotated[str, typer.Argument(help="The login.")]
+PasswordFileOption = Annotated[Path | None, typer.Option(help='File with the password, "-" for standard input.')]
+
+
+class Role(StrEnum):
+    """What a login may do, as on the command line."""
+
+    ADMIN = "admin"
+    READ_ONLY = "read-only"
+    SENDER = "sender"
 
 
 @verb(keys, "create")
 async def create_key(
     session: Session,
     tenant: TenantArgument,
-    display_name: Annotated[str, typer.Option(help="Name for people.")] = "",
+    display_name: DisplayNameOption = "",
+    scopes: ScopesOption = None,
+    networks: NetworksOption = None,
+    days: DaysOption = None,
 ) -> None:
-    """Make an API key and print it: it is told this once."""
+    """Make an API key and print it: it is told this once. Without --scope it may send mail."""
     request = credential_service_pb2.CreateApiKeyRequest(
         parent=tenant_name(tenant),
-        api_key=credential_pb2.ApiKey(display_name=display_name, scopes=["mail"]),
+        api_key=credential_pb2.ApiKey(
+            display_name=display_name, scopes=scopes, allowed_networks=networks, expire_time=end_of(days)
+        ),
         request_id=str(uuid.uuid4()),
     )
     async with session.control() as operator:
         key = await operator.call(CredentialServiceStub(operator.channel).CreateApiKey, request)
-    if session.json:
-        print_json(as_data(key))
-    else:
-        print_line(key.secret_key)
+    _print_key(session, key)
 
 
 @verb(keys, "list")
@@ -49,21 +74,43 @@ async def list_keys(session: Session, tenant: TenantArgument) -> None:
     if session.json:
         print_json([as_data(key) for key in found])
     else:
-        rows = [(last(key.name), "…" + key.last_four, key.display_name, moment(key.create_time)) for key in found]
-        print_table(["id", "ends in", "name", "made"], rows)
+        rows = [
+            (
+                last(key.name),
+                "…" + key.last_four,
+                key.display_name,
+                " ".join(key.scopes),
+                " ".join(key.allowed_networks),
+                moment(key.create_time),
+                moment(key.expire_time),
+                moment(key.last_used_time),
+            )
+            for key in found
+        ]
+        print_table(["id", "ends in", "name", "scopes", "networks", "made", "expires", "last used"], rows)
+
+
+@verb(keys, "rotate")
+async def rotate_key(
+    session: Session, tenant: TenantArgument, key: KeyArgument, grace_hours: GraceOption = 0.0
+) -> None:
+    """Give an API key another secret and print the key: it is told this once."""
+    request = credential_service_pb2.RotateApiKeyRequest(
+        name=f"{tenant_name(tenant)}/apiKeys/{key}", grace_period=grace_of(grace_hours), request_id=str(uuid.uuid4())
+    )
+    async with session.control() as operator:
+        _print_key(session, await operator.call(CredentialServiceStub(operator.channel).RotateApiKey, request))
 
 
 @verb(keys, "delete")
-async def delete_key(
-    session: Session, tenant: TenantArgument, key: Annotated[str, typer.Argument(help="Id of the key.")]
-) -> None:
+async def delete_key(session: Session, tenant: TenantArgument, key: KeyArgument) -> None:
     """Revoke an API key."""
     request = credential_service_pb2.DeleteApiKeyRequest(
         name=f"{tenant_name(tenant)}/apiKeys/{key}", request_id=str(uuid.uuid4())
     )
     async with session.control() as operator:
         await operator.call(CredentialServiceStub(operator.channel).DeleteApiKey, request)
-    _done(session, f"revoked {key}")
+    done(session, f"revoked {key}")
 
 
 @verb(logins, "create")
@@ -71,17 +118,23 @@ async def create_login(
     session: Session,
     tenant: TenantArgument,
     username: Annotated[str, typer.Argument(help="Unique on the whole platform.")],
-    password_file: Annotated[
-        Path | None, typer.Option(help='File with the password, "-" for standard input; else it is asked for.')
-    ] = None,
+    password_file: PasswordFileOption = None,
+    role: Annotated[Role, typer.Option(help="What it may do.")] = Role.ADMIN,
+    networks: NetworksOption = None,
+    days: DaysOption = None,
 ) -> None:
-    """Make a login."""
+    """Make a login. Without --password-file the password is asked for."""
+    login = credential_pb2.Login(role=_role(role), allowed_networks=networks, expire_time=end_of(days))
     request = credential_service_pb2.CreateLoginRequest(
-        parent=tenant_name(tenant), username=username, password=password(password_file), request_id=str(uuid.uuid4())
+        parent=tenant_name(tenant),
+        username=username,
+        password=password(password_file),
+        login=login,
+        request_id=str(uuid.uuid4()),
     )
     async with session.control() as operator:
-        login = await operator.call(CredentialServiceStub(operator.channel).CreateLogin, request)
-    _done(session, f"made {login.name}")
+        made = await operator.call(CredentialServiceStub(operator.channel).CreateLogin, request)
+    done(session, f"made {made.name}")
 
 
 @verb(logins, "list")
@@ -94,20 +147,70 @@ async def list_logins(session: Session, tenant: TenantArgument) -> None:
     if session.json:
         print_json([as_data(login) for login in found])
     else:
-        print_table(["username", "made"], [(last(login.name), moment(login.create_time)) for login in found])
+        rows = [
+            (
+                last(login.name),
+                "disabled" if login.disabled else _spoken(login.role),
+                " ".join(login.allowed_networks),
+                moment(login.create_time),
+                moment(login.expire_time),
+                moment(login.last_used_time),
+            )
+            for login in found
+        ]
+        print_table(["username", "role", "networks", "made", "expires", "last used"], rows)
+
+
+@verb(logins, "update")
+async def update_login(
+    session: Session,
+    tenant: TenantArgument,
+    username: UsernameArgument,
+    role: Annotated[Role | None, typer.Option(help="What it may do.")] = None,
+    disabled: Annotated[bool | None, typer.Option("--disable/--enable", help="Refuse it everywhere, or not.")] = None,
+    new_password: Annotated[bool, typer.Option("--password", help="Ask for a new password.")] = False,
+    password_file: PasswordFileOption = None,
+    networks: NetworksOption = None,
+    any_network: Annotated[bool, typer.Option("--any-network", help="It may be used from anywhere.")] = False,
+    days: DaysOption = None,
+    never_expires: Annotated[bool, typer.Option("--never-expires", help="It does not expire.")] = False,
+) -> None:
+    """Change what is given of a login: role, password, networks, end, or whether it is disabled."""
+    login = credential_pb2.Login(
+        name=f"{tenant_name(tenant)}/logins/{username}",
+        disabled=bool(disabled),
+        allowed_networks=networks,
+        expire_time=end_of(days),
+    )
+    if role is not None:
+        login.role = _role(role)
+    if new_password or password_file is not None:
+        login.password = password(password_file)
+    given = {
+        "role": role is not None,
+        "disabled": disabled is not None,
+        "password": bool(login.password),
+        "allowed_networks": bool(networks) or any_network,
+        "expire_time": days is not None or never_expires,
+    }
+    if not any(given.values()):
+        raise CliError("nothing to change: give an option; --help lists them")
+    mask = FieldMask(paths=[path for path, wanted in given.items() if wanted])
+    request = credential_service_pb2.UpdateLoginRequest(login=login, update_mask=mask, request_id=str(uuid.uuid4()))
+    async with session.control() as operator:
+        await operator.call(CredentialServiceStub(operator.channel).UpdateLogin, request)
+    done(session, f"changed {username}")
 
 
 @verb(logins, "delete")
-async def delete_login(
-    session: Session, tenant: TenantArgument, username: Annotated[str, typer.Argument(help="The login.")]
-) -> None:
+async def delete_login(session: Session, tenant: TenantArgument, username: UsernameArgument) -> None:
     """Remove a login."""
     request = credential_service_pb2.DeleteLoginRequest(
         name=f"{tenant_name(tenant)}/logins/{username}", request_id=str(uuid.uuid4())
     )
     async with session.control() as operator:
         await operator.call(CredentialServiceStub(operator.channel).DeleteLogin, request)
-    _done(session, f"removed {username}")
+    done(session, f"removed {username}")
 
 
 def password(file: Path | None) -> str:
@@ -121,8 +224,16 @@ def password(file: Path | None) -> str:
     return text.rstrip("\r\n")
 
 
-def _done(session: Session, text: str) -> None:
+def _print_key(session: Session, key: credential_pb2.ApiKey) -> None:
     if session.json:
-        print_json({"done": text})
+        print_json(as_data(key))
     else:
-        print_line(text)
+        print_line(key.secret_key)
+
+
+def _role(role: Role) -> credential_pb2.Login.Role.ValueType:
+    return credential_pb2.Login.Role.Value(f"ROLE_{role.name}")
+
+
+def _spoken(role: credential_pb2.Login.Role.ValueType) -> str:
+    return credential_pb2.Login.Role.Name(role).removeprefix("ROLE_").lower().replace("_", "-")

@@ -10,7 +10,24 @@ from typing import Annotated
 import typer
 
 from barua_client import Unreachable
-from control.cli import credentials, credits, domains, messages, queues, suppressions, tenants
+from control.cli import (
+    alerts,
+    credentials,
+    credits,
+    dkimkeys,
+    egress,
+    messages,
+    oauth,
+    providers,
+    queues,
+    senders,
+    statistics,
+    suppressions,
+    templates,
+    tenants,
+    validation,
+    webhooks,
+)
 from control.cli.output import CliError, print_error, print_line
 from control.cli.send import send
 from control.cli.up import EXIT_KILLED, up
@@ -29,12 +46,24 @@ app.command("send")(send)
 for group in (
     tenants.app,
     credits.app,
-    domains.app,
+    dkimkeys.domain_verbs,
+    senders.app,
+    templates.app,
     credentials.keys,
     credentials.logins,
+    oauth.app,
     suppressions.app,
+    validation.app,
+    providers.app,
+    egress.sources,
+    egress.pools,
+    egress.rules,
+    egress.app,
     queues.app,
     messages.app,
+    statistics.app,
+    webhooks.app,
+    alerts.app,
 ):
     app.add_typer(group)
 

@@ -22,6 +22,7 @@ from barua_client import ControlClient, MtaClient, bearer
 from control.bootstrap.token import read_token
 from control.supervisor import effective
 from control.supervisor.addresses import local
+from mta.runtime import rpc
 from mta.runtime.options import Options, load, split_address
 
 Parameters = ParamSpec("Parameters")
@@ -46,13 +47,17 @@ class Session:
     @asynccontextmanager
     async def control(self) -> AsyncIterator[ControlClient]:
         """A connection to control."""
-        async with ControlClient(*self._place(self.options.control.listen)) as client:
+        address, credentials = self._place(effective.control_address(self.options))
+        channel = rpc.channel(address, self.options.control_client)
+        async with ControlClient(address, credentials, channel=channel) as client:
             yield client
 
     @asynccontextmanager
     async def mta(self) -> AsyncIterator[MtaClient]:
         """A connection to the MTA's node."""
-        async with MtaClient(*self._place(self.options.node.listen)) as client:
+        address, credentials = self._place(local(self.options.node.listen))
+        channel = rpc.channel(address, self.options.node_client)
+        async with MtaClient(address, credentials, channel=channel) as client:
             yield client
 
     def _place(self, default: str) -> tuple[str, str]:

@@ -1,5 +1,7 @@
 """The demo inbox: ``python -m control.demo.inbox --config FILE``. Takes every message by SMTP and shows them over HTTP.
 
+Beside it runs the demo's DNS, see ``nameserver``.
+
 The SMTP side is aiosmtpd, an implementation independent of ours; it answers 250 when the message is stored. DKIM is
 verified in one background thread when the inbox is idle, and before a page or list is shown (for at most
 ``VIEW_SECONDS``; entries not reached by then are shown with ``"dkim": null``).
@@ -28,7 +30,7 @@ from aiosmtpd.smtp import SMTP
 from barua_client import Connection, bearer
 from control.bootstrap.records import txt_records
 from control.bootstrap.token import read_token
-from control.demo import pages
+from control.demo import nameserver, pages
 from control.demo.signatures import Keys, verify
 from control.demo.store import Entry, Store
 from mta.runtime import lifecycle
@@ -121,6 +123,7 @@ async def serve(options: Options, drain: lifecycle.Drain) -> None:
     async with Connection(options.node.control_address, bearer(token)) as operator:
         inbox = Inbox(store, Keys(lambda: txt_records(operator)))
         smtp = await _listen_smtp(options, inbox)
+        names = await nameserver.listen(options.inbox.dns_listen, options.path(nameserver.FOLDER), tasks)
         http = _Server(
             uvicorn.Config(
                 pages.application(store, inbox.verify_entries), log_config=None, access_log=False, lifespan="off"
@@ -132,6 +135,7 @@ async def serve(options: Options, drain: lifecycle.Drain) -> None:
         log.info("inbox_ready", http=options.inbox.http_listen, smtp=options.inbox.smtp_listen)
         await drain.stopped()
         smtp.close()
+        names.close()
         http.should_exit = True
         await asyncio.wait({serving}, timeout=3.0)
         await tasks.close()

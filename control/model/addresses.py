@@ -20,6 +20,11 @@ MAX_DOMAIN = 253
 MAX_ADDRESS = 254
 """Octets, RFC 5321 §4.5.3.1.3 less the angle brackets."""
 
+# Most addresses: nothing about them has to be changed but the case.
+_PLAIN = re.compile(
+    r"([A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]++(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]++)*+)"
+    r"@((?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)"
+)
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]+")
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])+)"@(.*)', re.DOTALL)
 _ENCODED_WORD = re.compile(r"=\?[^?]*\?[^?]*\?")
@@ -29,6 +34,9 @@ _UNFIT = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 
 def canonical_address(value: str, field: str) -> str:
     """The canonical form of an address; an address literal in brackets counts as a domain."""
+    plain = _PLAIN.fullmatch(value) if len(value) <= MAX_ADDRESS and "=?" not in value else None
+    if plain is not None and len(plain[1]) <= MAX_LOCAL and len(plain[2]) <= MAX_DOMAIN:
+        return value.lower()
     if any(unicodedata.category(char) in _UNFIT and char != " " for char in value):
         raise invalid(field, f"{field} contains a control or invisible character")
     content, domain = _split(value, field)

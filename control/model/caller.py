@@ -1,6 +1,6 @@
 """Who calls, what kind of access a method asks for, and for whom the database is asked."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ class Role(StrEnum):
     """Credentials of any other tenant."""
     READ_ONLY = "read_only"
     """Credentials that may look at their subtree and change nothing."""
+    SENDER = "sender"
+    """A login for sending: no business here."""
     NODE = "node"
     """The nodes' token or certificate."""
 
@@ -36,8 +38,12 @@ class Access(StrEnum):
     """Resellers, for their subtree, and the operator."""
     OPERATOR = "operator"
     """The operator."""
+    INSPECT = "inspect"
+    """The operator: the method changes nothing."""
     NODE = "node"
     """Nodes and the operator."""
+    OPEN = "open"
+    """Everybody, without credentials: the method judges what its request says."""
 
 
 _ALLOWED: dict[Role, frozenset[Access]] = {
@@ -45,6 +51,7 @@ _ALLOWED: dict[Role, frozenset[Access]] = {
     Role.RESELLER: frozenset({Access.READ, Access.WRITE, Access.RESELL}),
     Role.TENANT: frozenset({Access.READ, Access.WRITE}),
     Role.READ_ONLY: frozenset({Access.READ}),
+    Role.SENDER: frozenset(),
     Role.NODE: frozenset({Access.NODE}),
 }
 
@@ -54,11 +61,13 @@ class Caller:
     """An authenticated caller. ``tenant_id`` is its own tenant; a node acts for the root.
 
     ``scopes`` limits a key or token to services of these scopes ("domains", or "domains:read"); None: no such limit.
+    ``name`` says to people which credentials they are, such as "login ann" or "key abcdefabcdef".
     """
 
     role: Role
     tenant_id: str
     scopes: frozenset[str] | None = None
+    name: str = ""
 
     def may(self, access: Access, scope: str) -> bool:
         """Whether it may call a method that asks for ``access`` in a service of ``scope``."""
@@ -67,6 +76,12 @@ class Caller:
         if self.scopes is None or scope in self.scopes:
             return True
         return access is Access.READ and f"{scope}:read" in self.scopes
+
+    def may_grant(self, scopes: Collection[str]) -> bool:
+        """Whether it may make credentials with these scopes: nobody gives away more than they have."""
+        if self.scopes is None:
+            return True
+        return all(scope in self.scopes or scope.removesuffix(":read") in self.scopes for scope in scopes)
 
 
 _acting: ContextVar[str] = ContextVar("acting_tenant", default=ROOT_TENANT)

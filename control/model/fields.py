@@ -3,6 +3,7 @@
 import re
 import unicodedata
 import uuid
+from collections.abc import Collection, Sequence
 
 from control.model.names import is_tenant_id
 from mta.runtime.refusals import Reason, Refusal
@@ -16,8 +17,8 @@ MAX_SUPPRESSION_NOTE = 500
 MIN_PASSWORD, MAX_PASSWORD = 8, 256
 MAX_USERNAME = 128
 DEFAULT_PAGE, MAX_PAGE = 50, 1000
-SCOPES = frozenset({"mail"})
-"""What an API key may do."""
+MAIL_SCOPE = "mail"
+"""Scope of keys and tokens that may send."""
 
 _PHONE = re.compile(r"\+?[0-9]{3,32}")
 
@@ -77,13 +78,13 @@ def amount(value: int, field: str = "amount") -> int:
     return value
 
 
-def scopes(values: list[str], field: str) -> list[str]:
-    """What an API key may do; nothing given: "mail"."""
+def scopes(values: Sequence[str], field: str, known: Collection[str]) -> list[str]:
+    """What a key or token may do: some of ``known``, or "mail"; nothing given: "mail"."""
     for value in values:
-        if value not in SCOPES:
-            known = ", ".join(sorted(SCOPES))
-            raise invalid(field, f'{field} has the unknown scope "{value[:64]}"; known is: {known}')
-    return sorted(set(values)) or ["mail"]
+        if value != MAIL_SCOPE and value not in known:
+            choice = ", ".join(sorted({MAIL_SCOPE, *known}))
+            raise invalid(field, f'{field} has the unknown scope "{value[:64]}"; known are: {choice}')
+    return sorted(set(values)) or [MAIL_SCOPE]
 
 
 def page_size(value: int) -> int:

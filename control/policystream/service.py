@@ -23,7 +23,9 @@ from control.database import Connection, Database
 from control.model import fields
 from control.policystream import records
 from control.store import policy_log
+from control.store.credential_use import Credential
 from control.store.policy_log import Head
+from control.usage import Usage
 from mta.runtime.log import get_logger
 from mta.runtime.refusals import Reason, Refusal
 
@@ -33,8 +35,16 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 PROGRESS_SECONDS = 4.0
 """Between signs of life; nodes expect one every five seconds."""
-BATCH = 500
-"""Changes sent at once."""
+BATCH = 5000
+"""Changes sent at once: a node that is behind catches up in large steps."""
+MAX_USES = 100_000
+"""Uses of credentials in one report."""
+
+_USED = {
+    policy_service_pb2.CredentialUse.KIND_LOGIN: Credential.LOGIN,
+    policy_service_pb2.CredentialUse.KIND_API_KEY: Credential.API_KEY,
+    policy_service_pb2.CredentialUse.KIND_OAUTH_CLIENT: Credential.OAUTH_CLIENT,
+}
 
 _node_revision = Gauge("barua_control_node_revision", "Policy revision in force on a node, as it said last.", ["node"])
 
@@ -42,9 +52,10 @@ _node_revision = Gauge("barua_control_node_revision", "Policy revision in force 
 class PolicyServicer(PolicyServiceServicer):
     """See the proto."""
 
-    def __init__(self, database: Database, announcements: Announcements) -> None:
+    def __init__(self, database: Database, announcements: Announcements, usage: Usage) -> None:
         self._database = database
         self._announcements = announcements
+        self._usage = usage
 
     async def WatchPolicy(
         self, request: policy_service_pb2.WatchPolicyRequest, context: _Context
@@ -71,6 +82,19 @@ class PolicyServicer(PolicyServiceServicer):
         await self._database.transact(lambda c: policy_log.report_node(c, node, request.revision))
         _node_revision.labels(node).set(request.revision)
         return policy_service_pb2.ReportRevisionResponse()
+
+    async def ReportCredentialUses(
+        self, request: policy_service_pb2.ReportCredentialUsesRequest, context: _Context
+    ) -> policy_service_pb2.ReportCredentialUsesResponse:
+        """See the proto."""
+        _checked_node(request.node)
+        if len(request.uses) > MAX_USES:
+            raise fields.invalid("uses", f"uses must have at most {MAX_USES} entries; it has {len(request.uses)}")
+        for use in request.uses:
+            kind = _USED.get(use.kind)
+            if kind is not None and "\0" not in use.id:
+                self._usage.note(kind, use.id)
+        return policy_service_pb2.ReportCredentialUsesResponse()
 
     async def _snapshot(self, head: Head) -> AsyncIterator[WatchPolicyResponse]:
         yield WatchPolicyResponse(snapshot_begin=policy_service_pb2.SnapshotBegin(lineage=head.lineage))

@@ -1,5 +1,6 @@
 """JournalService: takes in what nodes tell of messages and leases."""
 
+import asyncio
 import collections
 import time
 from collections.abc import Iterable, Iterator
@@ -21,11 +22,18 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_EVENTS = 10_000
 """Events of one call: bounds the length of its transaction."""
+AT_ONCE = 4
+"""Batches recorded side by side: batches get their numbers one after the other, so more would only wait for each other,
+with connections and locks in their hands."""
 MAX_ADDRESS = 500
 """Characters kept of an address: with four octets each they fit an index entry."""
 MAX_TEXT = 1000
 """Characters kept of a reply or a name."""
 MAX_SUBJECT = 500
+MAX_STREAM = 100
+"""Characters kept of the name of a stream or source."""
+MAX_PROVIDER = 127
+"""Characters kept of the key of an SMTP provider: that of a tenant, a slash, an id."""
 
 _KINDS = {kind.value: kind for kind in EventKind}  # several times as fast as EventKind(number)
 
@@ -38,6 +46,7 @@ class JournalServicer(JournalServiceServicer):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._room = asyncio.Semaphore(AT_ONCE)
 
     async def PushEvents(
         self, request: journal_service_pb2.PushEventsRequest, context: _Context
@@ -49,7 +58,10 @@ class JournalServicer(JournalServiceServicer):
         if len(request.events) > MAX_EVENTS:
             raise fields.invalid("events", f"events must be at most {MAX_EVENTS}; there are {len(request.events)}")
         events = list(_checked(request.events))
-        recorded, new = await self._database.transact(lambda c: journal.record(c, holder, node, events))
+        async with self._room:
+            recorded, new = await self._database.transact(
+                lambda c: journal.record(c, holder, node, events), repeatable=True
+            )
         _seconds.observe(time.monotonic() - started)
         for kind, count in collections.Counter(event.kind for event in events[len(events) - new :]).items():
             _events.labels(kind.name.lower()).inc(count)
@@ -68,9 +80,9 @@ def _checked(protos: Iterable[event_pb2.Event]) -> Iterator[Event]:
         except (KeyError, ValueError, OverflowError):
             field = f"events[{index}]"
             raise fields.invalid(field, f"{field} has an unknown kind or an impossible time") from None
-        if event.lease_id < 0 or event.credits < 0:
+        if event.lease_id < 0 or event.credits < 0 or event.recipient_id < 0:
             field = f"events[{index}]"
-            raise fields.invalid(field, f"{field} has a negative lease_id or negative credits")
+            raise fields.invalid(field, f"{field} has a negative lease_id, recipient_id or negative credits")
         yield event
 
 
@@ -95,6 +107,9 @@ def _event(proto: event_pb2.Event) -> Event:
         next_attempt_time=from_proto(proto.next_attempt_time) if proto.HasField("next_attempt_time") else None,
         lease_id=proto.lease_id,
         credits=proto.credits,
+        stream=_text(proto.stream, MAX_STREAM),
+        egress_source=_text(proto.egress_source, MAX_STREAM),
+        provider=_text(proto.provider, MAX_PROVIDER),
     )
 
 

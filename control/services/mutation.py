@@ -3,6 +3,11 @@
 ``Mutations.run`` records the answer to a request that carries a ``request_id`` together with its effect; a repeat with
 the same body gets that answer, another body REQUEST_ID_REUSED. ``validate_only`` does everything and rolls back, so a
 dry run meets exactly the refusals of the real one. Checks before ``run`` and refusals inside leave no record.
+
+A connection that breaks during COMMIT leaves open whether the change was made. With a request id the transaction then
+runs again on another connection: claiming the id waits for the lost transaction, if the server is still at it, and
+tells what became of it. Either the recorded answer is given, or there is none and the change is made now. Without a
+request id the caller gets UNAVAILABLE and has to look.
 """
 
 from collections.abc import Awaitable, Callable
@@ -40,19 +45,22 @@ class Mutations:
         """
         dry = bool(getattr(request, "validate_only", False))
         key = self._key(request) if request.request_id and not dry else None
+        # What the runs of this very call would have recorded: more than the record if that leaves a secret out.
+        own: dict[bytes, Answer] = {}
 
         async def work(connection: Connection) -> Answer:
             if key is None:
                 return await effect(connection)
             earlier = await request_log.claim(connection, key)
             if earlier is not None:
-                return answer_type.FromString(earlier)
+                return own[earlier] if earlier in own else answer_type.FromString(earlier)
             answer = await effect(connection)
-            record = kept(answer) if kept is not None else answer
-            await request_log.answer(connection, key, record.SerializeToString())
+            record = (kept(answer) if kept is not None else answer).SerializeToString()
+            request_log.answer(connection, key, record)
+            own[record] = answer
             return answer
 
-        return await self._database.transact(work, keep=not dry)
+        return await self._database.transact(work, keep=not dry, repeatable=key is not None)
 
     async def earlier(self, request: Any, answer_type: type[Answer]) -> Answer | None:
         """The answer to an earlier run of this request; for effects with costly preparations. ``run`` looks again."""

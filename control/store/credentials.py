@@ -1,20 +1,44 @@
-"""Logins and API keys. Their secrets are kept as hashes only."""
+"""Logins and API keys. Their secrets are kept as hashes only.
 
-# ruff: noqa: S608 - the only text put into statements is the list of columns below
+What nodes need to know is logged as a change of policy: every API key, and the logins that may send.
+"""
+
+# ruff: noqa: S608 - the only text put into statements are columns and tables that are named in the code
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from control.database import Connection, Row
-from control.model.apikeys import NewKey
+from control.model.apikeys import KeptSecret, NewKey
+from control.model.credentials import LoginRole
 from control.store import policy_log
 from control.store.policy_log import Key, Kind
 from control.store.tenants import not_found
 from mta.runtime.refusals import Reason, Refusal
 
-_LOGIN = "username, tenant_id, password_hash, created_at"
-_API_KEY = "key_id, tenant_id, display_name, scopes, secret_sha256, last_four, created_at"
+MAX_OF_TENANT = 10_000
+"""Logins of one tenant; as many API keys, and OAuth clients. Nodes have to know all of them."""
+
+_LOGIN = (
+    "username, tenant_id, password_hash, role, disabled, allowed_networks, expires_at, created_at, updated_at,"
+    " last_used_at, version"
+)
+_API_KEY = (
+    "key_id, tenant_id, display_name, scopes, secret_sha256, last_four, previous_secret_sha256, previous_expires_at,"
+    " allowed_networks, expires_at, created_at, updated_at, last_used_at, version"
+)
+_SENDS = "NOT disabled AND role <> 'read_only'"
+
+
+@dataclass(frozen=True, slots=True)
+class LoginSettings:
+    """What can be chosen for a login, beside its password."""
+
+    role: LoginRole = LoginRole.ADMIN
+    disabled: bool = False
+    allowed_networks: tuple[str, ...] = ()
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +48,21 @@ class Login:
     username: str
     tenant_id: str
     password_hash: str = field(repr=False)
+    settings: LoginSettings
     created_at: datetime
+    updated_at: datetime
+    last_used_at: datetime | None
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeySettings:
+    """What can be chosen for an API key or an OAuth client."""
+
+    display_name: str
+    scopes: tuple[str, ...]
+    allowed_networks: tuple[str, ...] = ()
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +71,46 @@ class ApiKey:
 
     key_id: str
     tenant_id: str
-    display_name: str
-    scopes: tuple[str, ...]
-    secret_sha256: bytes = field(repr=False)
-    last_four: str
+    settings: KeySettings
+    secret: KeptSecret
     created_at: datetime
+    updated_at: datetime
+    last_used_at: datetime | None
+    version: int
 
 
-async def create_login(connection: Connection, tenant_id: str, username: str, password_hash: str) -> Login:
-    """Make a login. ALREADY_EXISTS if the username is taken. The caller logs the change."""
+async def check_room(connection: Connection, table: str, tenant_id: str) -> None:
+    """FAILED_PRECONDITION if a tenant has ``MAX_OF_TENANT`` credentials in a table of them. The tenant is locked."""
+    if await connection.fetchval(f"SELECT count(*) FROM {table} WHERE tenant_id = $1", tenant_id) < MAX_OF_TENANT:
+        return
+    message = f'tenant "{tenant_id}" has {MAX_OF_TENANT} credentials of this kind; delete those that are not used'
+    metadata = {"tenant": tenant_id, "maximum": str(MAX_OF_TENANT)}
+    raise Refusal(Reason.FAILED_PRECONDITION, message, metadata=metadata)
+
+
+async def create_login(
+    connection: Connection,
+    tenant_id: str,
+    username: str,
+    password_hash: str,
+    settings: LoginSettings | None = None,
+) -> Login:
+    """Make a login. The caller logs the change.
+
+    ALREADY_EXISTS if the username is taken, FAILED_PRECONDITION for one too many.
+    """
+    await check_room(connection, "login", tenant_id)
+    chosen = settings or LoginSettings()
     row = await connection.fetchrow(
-        "INSERT INTO login (username, tenant_id, password_hash) VALUES ($1, $2, $3)"
-        f" ON CONFLICT (username) DO NOTHING RETURNING {_LOGIN}",
+        "INSERT INTO login (username, tenant_id, password_hash, role, disabled, allowed_networks, expires_at)"
+        f" VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (username) DO NOTHING RETURNING {_LOGIN}",
         username,
         tenant_id,
         password_hash,
+        chosen.role,
+        chosen.disabled,
+        chosen.allowed_networks,
+        chosen.expires_at,
     )
     if row is None:
         raise Refusal(Reason.ALREADY_EXISTS, f'the username "{username}" is taken', metadata={"username": username})
@@ -65,6 +128,18 @@ async def find_login(connection: Connection, username: str) -> Login | None:
     return None if row is None else _login(row)
 
 
+async def get_login(connection: Connection, tenant_id: str, username: str, lock: bool = False) -> Login:
+    """A tenant's login; ``lock``: to change it. NOT_FOUND if there is none."""
+    row = await connection.fetchrow(
+        f"SELECT {_LOGIN} FROM login WHERE username = $1 AND tenant_id = $2{' FOR UPDATE' if lock else ''}",
+        username,
+        tenant_id,
+    )
+    if row is None:
+        raise not_found("login", username)
+    return _login(row)
+
+
 async def list_logins(connection: Connection, tenant_id: str, after: str, limit: int) -> list[Login]:
     """A tenant's logins, by username."""
     rows = await connection.fetch(
@@ -74,6 +149,23 @@ async def list_logins(connection: Connection, tenant_id: str, after: str, limit:
         limit,
     )
     return [_login(row) for row in rows]
+
+
+async def save_login(connection: Connection, username: str, password_hash: str, settings: LoginSettings) -> Login:
+    """Give a login that exists these settings and this password, and log it."""
+    row = await connection.fetchrow(
+        "UPDATE login SET password_hash = $2, role = $3, disabled = $4, allowed_networks = $5, expires_at = $6,"
+        f" updated_at = now(), version = version + 1 WHERE username = $1 RETURNING {_LOGIN}",
+        username,
+        password_hash,
+        settings.role,
+        settings.disabled,
+        settings.allowed_networks,
+        settings.expires_at,
+    )
+    assert row is not None, "the caller has locked it"
+    await policy_log.note(connection, [login_change(username)])
+    return _login(row)
 
 
 async def delete_login(connection: Connection, tenant_id: str, username: str) -> None:
@@ -87,35 +179,54 @@ async def delete_login(connection: Connection, tenant_id: str, username: str) ->
 
 
 async def every_login(connection: Connection, after: str, limit: int) -> list[Login]:
-    """All logins, by username, for a snapshot."""
+    """All logins that may send, by username, for a snapshot."""
     rows = await connection.fetch(
-        f"SELECT {_LOGIN} FROM login WHERE username > $1 ORDER BY username LIMIT $2", after, limit
+        f"SELECT {_LOGIN} FROM login WHERE username > $1 AND {_SENDS} ORDER BY username LIMIT $2", after, limit
     )
     return [_login(row) for row in rows]
 
 
 async def some_logins(connection: Connection, usernames: Sequence[str]) -> list[Login]:
-    """Those of the logins that exist."""
-    rows = await connection.fetch(f"SELECT {_LOGIN} FROM login WHERE username = ANY ($1)", usernames)
+    """Those of the logins that exist and may send."""
+    rows = await connection.fetch(f"SELECT {_LOGIN} FROM login WHERE username = ANY ($1) AND {_SENDS}", usernames)
     return [_login(row) for row in rows]
 
 
-async def create_api_key(
-    connection: Connection, tenant_id: str, key: NewKey, display_name: str, scopes: Sequence[str]
-) -> ApiKey:
-    """Keep a new key, and log it."""
+async def create_api_key(connection: Connection, tenant_id: str, key: NewKey, settings: KeySettings) -> ApiKey:
+    """Keep a new key, and log it. FAILED_PRECONDITION for one too many."""
+    await check_room(connection, "api_key", tenant_id)
     row = await connection.fetchrow(
-        "INSERT INTO api_key (key_id, tenant_id, display_name, scopes, secret_sha256, last_four)"
-        f" VALUES ($1, $2, $3, $4, $5, $6) RETURNING {_API_KEY}",
+        "INSERT INTO api_key (key_id, tenant_id, display_name, scopes, secret_sha256, last_four, allowed_networks,"
+        f" expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING {_API_KEY}",
         key.key_id,
         tenant_id,
-        display_name,
-        scopes,
+        settings.display_name,
+        settings.scopes,
         key.secret_sha256,
         key.last_four,
+        settings.allowed_networks,
+        settings.expires_at,
     )
     assert row is not None, "INSERT RETURNING gives its row"
     await policy_log.note(connection, [Key(Kind.API_KEY, key.key_id)])
+    return _api_key(row)
+
+
+async def find_api_key(connection: Connection, key_id: str) -> ApiKey | None:
+    """The key of that id, for authentication."""
+    row = await connection.fetchrow(f"SELECT {_API_KEY} FROM api_key WHERE key_id = $1", key_id)
+    return None if row is None else _api_key(row)
+
+
+async def get_api_key(connection: Connection, tenant_id: str, key_id: str, lock: bool = False) -> ApiKey:
+    """A tenant's key; ``lock``: to change it. NOT_FOUND if there is none."""
+    row = await connection.fetchrow(
+        f"SELECT {_API_KEY} FROM api_key WHERE key_id = $1 AND tenant_id = $2{' FOR UPDATE' if lock else ''}",
+        key_id,
+        tenant_id,
+    )
+    if row is None:
+        raise not_found("API key", key_id)
     return _api_key(row)
 
 
@@ -128,6 +239,27 @@ async def list_api_keys(connection: Connection, tenant_id: str, after: str, limi
         limit,
     )
     return [_api_key(row) for row in rows]
+
+
+async def save_api_key(connection: Connection, key_id: str, settings: KeySettings, secret: KeptSecret) -> ApiKey:
+    """Give a key that exists these settings and this secret, and log it."""
+    row = await connection.fetchrow(
+        "UPDATE api_key SET display_name = $2, scopes = $3, allowed_networks = $4, expires_at = $5, secret_sha256 = $6,"
+        " last_four = $7, previous_secret_sha256 = $8, previous_expires_at = $9, updated_at = now(),"
+        f" version = version + 1 WHERE key_id = $1 RETURNING {_API_KEY}",
+        key_id,
+        settings.display_name,
+        settings.scopes,
+        settings.allowed_networks,
+        settings.expires_at,
+        secret.sha256,
+        secret.last_four,
+        secret.previous_sha256,
+        secret.previous_expires_at,
+    )
+    assert row is not None, "the caller has locked it"
+    await policy_log.note(connection, [Key(Kind.API_KEY, key_id)])
+    return _api_key(row)
 
 
 async def delete_api_key(connection: Connection, tenant_id: str, key_id: str) -> None:
@@ -154,17 +286,47 @@ async def some_api_keys(connection: Connection, key_ids: Sequence[str]) -> list[
     return [_api_key(row) for row in rows]
 
 
+def key_settings(row: Row) -> KeySettings:
+    """The settings in a row of a key or client."""
+    return KeySettings(row["display_name"], tuple(row["scopes"]), tuple(row["allowed_networks"]), row["expires_at"])
+
+
+def kept_secret(row: Row) -> KeptSecret:
+    """The secret in a row of a key or client."""
+    return KeptSecret(row["secret_sha256"], row["last_four"], row["previous_secret_sha256"], row["previous_expires_at"])
+
+
 def _login(row: Row) -> Login:
-    return Login(row["username"], row["tenant_id"], row["password_hash"], row["created_at"])
+    return Login(
+        username=row["username"],
+        tenant_id=row["tenant_id"],
+        password_hash=row["password_hash"],
+        settings=LoginSettings(
+            LoginRole(row["role"]), row["disabled"], tuple(row["allowed_networks"]), row["expires_at"]
+        ),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        last_used_at=row["last_used_at"],
+        version=row["version"],
+    )
 
 
 def _api_key(row: Row) -> ApiKey:
     return ApiKey(
         key_id=row["key_id"],
         tenant_id=row["tenant_id"],
-        display_name=row["display_name"],
-        scopes=tuple(row["scopes"]),
-        secret_sha256=row["secret_sha256"],
-        last_four=row["last_four"],
+        settings=key_settings(row),
+        secret=kept_secret(row),
         created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        last_used_at=row["last_used_at"],
+        version=row["version"],
     )
+
+
+async def is_reseller(connection: Connection, tenant_id: str) -> bool | None:
+    """Whether credentials of this tenant are a reseller's; None if there is no such tenant."""
+    found: bool | None = await connection.fetchval(
+        "SELECT kind <> 'account' FROM tenant WHERE tenant_id = $1 AND deleted_at IS NULL", tenant_id
+    )
+    return found

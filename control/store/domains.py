@@ -1,36 +1,51 @@
-"""Sender domains and their sealed DKIM keys.
+"""Sender domains: claims, what their tenants set, and what the DNS had of them.
 
-Several tenants may claim a domain; one of them at most has it verified, which the database sees to.
+Several tenants may claim a domain; one of them at most has it verified, which the database sees to. A domain is exactly
+its name: subdomains are domains of their own, with proofs of their own.
 """
 
 # ruff: noqa: S608 - the only text put into statements is the list of columns below
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import asyncpg
 
 from control.database import Connection, Row
-from control.store import policy_log
+from control.model import checks as check_model
+from control.model.caller import ROOT_TENANT
+from control.model.checks import Check, CheckKind, CheckState
+from control.store import dkim_keys, policy_log
+from control.store.dkim_keys import DkimKey, KeyState, NewKey
 from control.store.policy_log import Key, Kind
 from control.store.tenants import not_found
 from mta.runtime.refusals import Reason, Refusal
 
 MAX_PENDING = 100
 """Claims of one tenant that are not proved."""
+CHECK_MINUTES = 60
+"""Between looks at a domain's DNS."""
+OLD_CLAIM_DAYS = 7
+OLD_CLAIM_MINUTES = 24 * 60
+"""Claims that are not proved for so long are looked at so often."""
 
-_COLUMNS = "domain, tenant_id, verified, signing_off, challenge, created_at"
+_COLUMNS = (
+    "domain, tenant_id, number, verified, trusted, signing_off, return_path_host, tracking_host, rotation_days,"
+    " signs_for_senders, challenge, verified_at, created_at, updated_at, version, checks, checked_at,"
+    " challenge_missing_at"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class DkimKey:
-    """A DKIM key; ``algorithm`` is "rsa" or "ed25519", ``public_key`` is what "p=" encodes."""
+class Settings:
+    """What of a domain can be changed. Hosts are empty if there are none; ``rotation_days`` 0: by hand."""
 
-    selector: str
-    algorithm: str
-    public_key: bytes
-    sealed_private_key: bytes = field(repr=False)
+    signing_off: bool = False
+    return_path_host: str = ""
+    tracking_host: str = ""
+    rotation_days: int = 0
+    signs_for_senders: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +54,24 @@ class Domain:
 
     domain: str
     tenant_id: str
+    number: int
     verified: bool
-    signing_off: bool
+    trusted: bool
+    settings: Settings
     challenge: str
+    verified_at: datetime | None
     created_at: datetime
-    keys: tuple[DkimKey, ...]
+    updated_at: datetime
+    version: int
+    checks: tuple[Check, ...]
+    checked_at: datetime | None
+    challenge_missing_at: datetime | None
+    keys: tuple[DkimKey, ...] = ()
+
+    @property
+    def etag(self) -> str:
+        """Changes with each change of the settings."""
+        return str(self.version)
 
 
 async def create(
@@ -51,37 +79,32 @@ async def create(
     tenant_id: str,
     domain: str,
     *,
-    verified: bool,
-    signing_off: bool,
+    trusted: bool,
+    settings: Settings,
     challenge: str,
-    keys: Sequence[DkimKey],
+    keys: Sequence[NewKey],
 ) -> Domain:
-    """Claim a domain; log it. Raises what ``check_available`` raises."""
+    """Claim a domain, with keys that are active at once; log it. Raises what ``check_available`` raises."""
     await connection.execute("SELECT FROM tenant WHERE tenant_id = $1 FOR NO KEY UPDATE", tenant_id)
-    await check_available(connection, tenant_id, domain, verified=verified)
+    await check_available(connection, tenant_id, domain, verified=trusted)
+    if settings.signs_for_senders:
+        await _stop_signing_for_senders(connection)
     row = await connection.fetchrow(
-        "INSERT INTO domain (domain, tenant_id, verified, signing_off, challenge) VALUES ($1, $2, $3, $4, $5)"
+        "INSERT INTO domain (domain, tenant_id, verified, trusted, verified_at, challenge, signing_off,"
+        " return_path_host, tracking_host, rotation_days, signs_for_senders)"
+        " VALUES ($1, $2, $3, $3, CASE WHEN $3 THEN now() END, $4, $5, $6, $7, $8, $9)"
         f" ON CONFLICT DO NOTHING RETURNING {_COLUMNS}",
         domain,
         tenant_id,
-        verified,
-        signing_off,
+        trusted,
         challenge,
+        *_values(settings),
     )
     if row is None:
         raise _taken(domain)
-    await connection.execute(
-        "INSERT INTO dkim_key (tenant_id, domain, selector, algorithm, public_key, sealed_private_key)"
-        " SELECT $1, $2, * FROM unnest($3::text[], $4::text[], $5::bytea[], $6::bytea[])",
-        tenant_id,
-        domain,
-        [key.selector for key in keys],
-        [key.algorithm for key in keys],
-        [key.public_key for key in keys],
-        [key.sealed_private_key for key in keys],
-    )
-    await policy_log.note(connection, [Key(Kind.DOMAIN, domain)])
-    return _domain(row, keys)
+    made = await dkim_keys.insert(connection, tenant_id, domain, keys, KeyState.ACTIVE)
+    await log_change(connection, domain)
+    return _domain(row, made)
 
 
 async def check_available(connection: Connection, tenant_id: str, domain: str, *, verified: bool) -> None:
@@ -91,7 +114,9 @@ async def check_available(connection: Connection, tenant_id: str, domain: str, *
     claim too many.
     """
     if await connection.fetchval(
-        "SELECT true FROM domain WHERE domain = $1 AND (verified OR tenant_id = $2) LIMIT 1", domain, tenant_id
+        "SELECT domain_is_verified($1) OR EXISTS (SELECT FROM domain WHERE domain = $1 AND tenant_id = $2)",
+        domain,
+        tenant_id,
     ):
         raise _taken(domain)
     pending = "SELECT count(*) FROM domain WHERE tenant_id = $1 AND NOT verified"
@@ -103,10 +128,22 @@ async def check_available(connection: Connection, tenant_id: str, domain: str, *
         )
 
 
-async def get(connection: Connection, tenant_id: str, domain: str) -> Domain:
-    """A tenant's domain. NOT_FOUND if there is none."""
+async def name_of(connection: Connection, tenant_id: str, number: int) -> str:
+    """The domain that has a number. NOT_FOUND if it is none of the tenant's."""
+    name = await connection.fetchval(
+        "SELECT domain FROM domain WHERE number = $1 AND tenant_id = $2", number, tenant_id
+    )
+    if name is None:
+        raise not_found("domain", str(number))
+    return str(name)
+
+
+async def get(connection: Connection, tenant_id: str, domain: str, *, lock: bool = False) -> Domain:
+    """A tenant's domain; ``lock`` holds changes by others off until the end. NOT_FOUND if there is none."""
     row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM domain WHERE domain = $1 AND tenant_id = $2", domain, tenant_id
+        f"SELECT {_COLUMNS} FROM domain WHERE domain = $1 AND tenant_id = $2{' FOR UPDATE' if lock else ''}",
+        domain,
+        tenant_id,
     )
     if row is None:
         raise not_found("domain", domain)
@@ -124,27 +161,53 @@ async def page(connection: Connection, tenant_id: str, after: str, limit: int) -
     return await _with_keys(connection, rows)
 
 
-async def mark_verified(connection: Connection, tenant_id: str, domain: str) -> Domain:
+async def update(connection: Connection, domain: Domain, settings: Settings) -> Domain:
+    """Change the settings of a domain that is locked; log it. FAILED_PRECONDITION if it must sign and has no key."""
+    if not settings.signing_off and not dkim_keys.active(domain.keys):
+        raise Refusal(
+            Reason.FAILED_PRECONDITION,
+            f'the domain "{domain.domain}" has no active DKIM key to sign with; activate one first',
+            metadata={"domain": domain.domain},
+        )
+    if settings.signs_for_senders and not domain.settings.signs_for_senders:
+        await _stop_signing_for_senders(connection)
+    row = await connection.fetchrow(
+        "UPDATE domain SET signing_off = $3, return_path_host = $4, tracking_host = $5, rotation_days = $6,"
+        " signs_for_senders = $7, version = version + 1, updated_at = now()"
+        f" WHERE domain = $1 AND tenant_id = $2 RETURNING {_COLUMNS}",
+        domain.domain,
+        domain.tenant_id,
+        *_values(settings),
+    )
+    assert row is not None, "it is locked"
+    await log_change(connection, domain.domain)
+    return _domain(row, domain.keys)
+
+
+async def mark_verified(connection: Connection, claim: Domain) -> Domain:
     """The claim is proved; log it.
 
-    NOT_FOUND if there is no such domain any more, FAILED_PRECONDITION if another tenant has it verified.
+    NOT_FOUND if it is gone, or was made anew with another challenge; FAILED_PRECONDITION if another tenant has the
+    domain verified.
     """
     try:
         row = await connection.fetchrow(
-            f"UPDATE domain SET verified = true WHERE domain = $1 AND tenant_id = $2 RETURNING {_COLUMNS}",
-            domain,
-            tenant_id,
+            "UPDATE domain SET verified = true, verified_at = coalesce(verified_at, now()), challenge_missing_at = NULL"
+            f" WHERE domain = $1 AND tenant_id = $2 AND challenge = $3 RETURNING {_COLUMNS}",
+            claim.domain,
+            claim.tenant_id,
+            claim.challenge,
         )
     except asyncpg.UniqueViolationError as error:
         raise Refusal(
             Reason.FAILED_PRECONDITION,
-            f'another tenant has verified the domain "{domain}"; it has to give it up first',
-            metadata={"domain": domain},
+            f'another tenant has verified the domain "{claim.domain}"; it has to give it up first',
+            metadata={"domain": claim.domain},
         ) from error
     if row is None:
-        raise not_found("domain", domain)
+        raise not_found("domain", claim.domain)
     found = (await _with_keys(connection, [row]))[0]
-    await policy_log.note(connection, [Key(Kind.DOMAIN, domain)])
+    await log_change(connection, claim.domain)
     return found
 
 
@@ -155,7 +218,44 @@ async def delete(connection: Connection, tenant_id: str, domain: str) -> None:
     )
     if gone is None:
         raise not_found("domain", domain)
-    await policy_log.note(connection, [Key(Kind.DOMAIN, domain)])
+    await log_change(connection, domain)
+
+
+async def claim_due(connection: Connection, limit: int) -> list[Domain]:
+    """Domains whose DNS is to be looked at now. They are not due again for a while, whatever becomes of this look."""
+    rows = await connection.fetch(
+        "UPDATE domain SET check_due_at = now() + random() * interval '5 minutes'"
+        "   + make_interval(mins => CASE WHEN verified OR created_at > now() - make_interval(days => $2)"
+        "                                THEN $3::integer ELSE $4 END)"
+        " WHERE (tenant_id, domain) IN (SELECT tenant_id, domain FROM domain WHERE check_due_at <= now()"
+        "                               ORDER BY check_due_at LIMIT $1 FOR UPDATE SKIP LOCKED)"
+        f" RETURNING {_COLUMNS}",
+        limit,
+        OLD_CLAIM_DAYS,
+        CHECK_MINUTES,
+        OLD_CLAIM_MINUTES,
+    )
+    return await _with_keys(connection, rows)
+
+
+async def keep_checks(connection: Connection, domain: Domain, found: Sequence[Check]) -> Domain:
+    """Keep what the DNS had. NOT_FOUND if the claim is gone, or was made anew."""
+    state = check_model.state_of(found, CheckKind.CHALLENGE)
+    row = await connection.fetchrow(
+        "UPDATE domain SET checks = $4, checked_at = now(), challenge_missing_at ="
+        " CASE WHEN NOT verified OR $5 THEN NULL WHEN $6 THEN coalesce(challenge_missing_at, now())"
+        "      ELSE challenge_missing_at END"
+        f" WHERE domain = $1 AND tenant_id = $2 AND challenge = $3 RETURNING {_COLUMNS}",
+        domain.domain,
+        domain.tenant_id,
+        domain.challenge,
+        check_model.to_text(found),
+        state in (CheckState.OK, None),
+        state in (CheckState.MISSING, CheckState.MISMATCH),
+    )
+    if row is None:
+        raise not_found("domain", domain.domain)
+    return (await _with_keys(connection, [row]))[0]
 
 
 async def every_verified(connection: Connection, after: str, limit: int) -> list[Domain]:
@@ -172,19 +272,41 @@ async def some_verified(connection: Connection, domains: Sequence[str]) -> list[
     return await _with_keys(connection, rows)
 
 
-async def _with_keys(connection: Connection, rows: Sequence[Row]) -> list[Domain]:
-    found = await connection.fetch(
-        "SELECT tenant_id, domain, selector, algorithm, public_key, sealed_private_key"
-        " FROM dkim_key JOIN unnest($1::text[], $2::text[]) AS claim (tenant_id, domain) USING (tenant_id, domain)"
-        " ORDER BY algorithm DESC, selector",
-        [row["tenant_id"] for row in rows],
-        [row["domain"] for row in rows],
+async def log_change(connection: Connection, domain: str) -> None:
+    """Have the nodes look at a domain again. Called last in a transaction."""
+    await policy_log.note(connection, [Key(Kind.DOMAIN, domain)])
+
+
+async def _stop_signing_for_senders(connection: Connection) -> None:
+    """Take that from the domain which has it; log it."""
+    rows = await connection.fetch(
+        "UPDATE domain SET signs_for_senders = false, version = version + 1, updated_at = now()"
+        " WHERE tenant_id = $1 AND signs_for_senders RETURNING domain",
+        ROOT_TENANT,
     )
-    keys: dict[tuple[str, str], list[DkimKey]] = {(row["tenant_id"], row["domain"]): [] for row in rows}
-    for row in found:
-        key = DkimKey(row["selector"], row["algorithm"], row["public_key"], row["sealed_private_key"])
-        keys[row["tenant_id"], row["domain"]].append(key)
+    for row in rows:
+        await log_change(connection, row["domain"])
+
+
+async def _with_keys(connection: Connection, rows: Sequence[Row]) -> list[Domain]:
+    keys = await dkim_keys.of(connection, [(row["tenant_id"], row["domain"]) for row in rows])
     return [_domain(row, keys[row["tenant_id"], row["domain"]]) for row in rows]
+
+
+def with_key(domain: Domain, changed: Sequence[DkimKey]) -> Domain:
+    """The domain with these keys in the place of those with the same selectors."""
+    selectors = {key.selector for key in changed}
+    return replace(domain, keys=(*changed, *(key for key in domain.keys if key.selector not in selectors)))
+
+
+def _values(settings: Settings) -> tuple[bool, str, str, int, bool]:
+    return (
+        settings.signing_off,
+        settings.return_path_host,
+        settings.tracking_host,
+        settings.rotation_days,
+        settings.signs_for_senders,
+    )
 
 
 def _taken(domain: str) -> Refusal:
@@ -195,9 +317,23 @@ def _domain(row: Row, keys: Sequence[DkimKey]) -> Domain:
     return Domain(
         domain=row["domain"],
         tenant_id=row["tenant_id"],
+        number=row["number"],
         verified=row["verified"],
-        signing_off=row["signing_off"],
+        trusted=row["trusted"],
+        settings=Settings(
+            row["signing_off"],
+            row["return_path_host"],
+            row["tracking_host"],
+            row["rotation_days"],
+            row["signs_for_senders"],
+        ),
         challenge=row["challenge"],
+        verified_at=row["verified_at"],
         created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        version=row["version"],
+        checks=check_model.from_text(row["checks"]),
+        checked_at=row["checked_at"],
+        challenge_missing_at=row["challenge_missing_at"],
         keys=tuple(keys),
     )

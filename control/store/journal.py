@@ -1,7 +1,8 @@
 """Journal intake: what holders tell, recorded once, together with the credits it cost or returned.
 
 ``record`` is idempotent: each holder has one highest recorded sequence, locked while a batch comes in, and events at or
-below it are passed over. Everything of a batch is one transaction, so history and ledger cannot disagree.
+below it are passed over. Everything of a batch is one transaction, so history and ledger cannot disagree. Events get
+their numbers (``store.events``) in it too.
 
 Usage that no lease of the holder covers cannot come from a sound node. It is refused as a whole batch with
 FAILED_PRECONDITION, for losing it silently would lose money; the holder's journal stands still until somebody looks.
@@ -10,34 +11,19 @@ FAILED_PRECONDITION, for losing it silently would lose money; the holder's journ
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from enum import IntEnum
 from typing import NamedTuple
 
 from control.database import Connection
+from control.model.events import EventKind as EventKind
+from control.model.events import RecordState as RecordState
+from control.model.events import recipient_key
+from control.model.messageids import day_of
+from control.store import events as numbered
 from control.store import leases, ledger
 from mta.runtime.log import get_logger
 from mta.runtime.refusals import Reason, Refusal
 
 log = get_logger(__name__)
-
-
-class EventKind(IntEnum):
-    """What happened; the numbers of ``barua.journal.v1.Event.Kind``."""
-
-    RECEIVED = 1
-    DELIVERED = 2
-    DEFERRED = 3
-    BOUNCED = 4
-    EXPIRED = 5
-    LEASE_RELEASED = 6
-
-
-class RecordState(IntEnum):
-    """Where a recipient stands; the numbers of ``barua.control.v1.MessageRecord.State``."""
-
-    QUEUED = 1
-    DELIVERED = 2
-    BOUNCED = 3
 
 
 _STATE_AFTER = {
@@ -71,11 +57,14 @@ class Event(NamedTuple):
     next_attempt_time: datetime | None
     lease_id: int
     credits: int
+    stream: str
+    egress_source: str
+    provider: str
 
     @property
     def reply(self) -> str:
         """The remote's reply as one line, such as "250 2.0.0 Ok"."""
-        return " ".join(part for part in (str(self.code or ""), self.enhanced_code, self.text) if part)
+        return " ".join(filter(None, (str(self.code or ""), self.enhanced_code, self.text)))
 
 
 class _Change(NamedTuple):
@@ -84,6 +73,8 @@ class _Change(NamedTuple):
     state: RecordState
     reply: str
     time: datetime
+    egress_source: str
+    provider: str
 
 
 async def record(connection: Connection, holder: uuid.UUID, node: str, events: Sequence[Event]) -> tuple[int, int]:
@@ -98,8 +89,12 @@ async def record(connection: Connection, holder: uuid.UUID, node: str, events: S
     if not fresh:
         return recorded, 0
     happened = [event for event in fresh if event.kind is not EventKind.LEASE_RELEASED]
-    await _write_records(connection, happened)
-    await _write_events(connection, row["number"], happened)
+    if happened:
+        await numbered.make_days(connection, sorted({day_of(event.recipient_id) for event in happened}))
+        await _write_records(connection, happened)
+        # From here on no other batch gets numbers until this one is committed.
+        before = await numbered.take_numbers(connection, len(happened))
+        await _write_events(connection, row["number"], before, happened)
     # Last, because it locks accounts, and other holders and transfers wait for them.
     await _settle_credits(connection, holder, fresh)
     newest = fresh[-1].sequence
@@ -130,7 +125,7 @@ async def _settle_credits(connection: Connection, holder: uuid.UUID, events: Ite
         lease = by_id.get(lease_id)
         if lease is None or lease.holder != holder or lease.tenant_id != tenant_id:
             raise _unsound(holder, lease_id, "it is not a lease of this holder and tenant")
-        if spent.get(lease_id, 0) + returned.get(lease_id, 0) > lease.rest:
+        if spent.get(lease_id, 0) + returned.get(lease_id, 0) > lease.rest + lease.unheard:
             raise _unsound(holder, lease_id, f"more is spent or returned than the rest of {lease.rest}")
     await leases.settle(connection, spent, returned, found)
 
@@ -146,62 +141,73 @@ def _unsound(holder: uuid.UUID, lease_id: int, what: str) -> Refusal:
 
 async def _write_records(connection: Connection, events: Sequence[Event]) -> None:
     """Make the records of received recipients, already in the state they have at the end of the batch."""
-    last = {event.recipient_id: _Change(_STATE_AFTER[event.kind], event.reply, event.time) for event in events}
+    newest = {event.recipient_id: event for event in events}
+    last = {recipient_id: _change(event) for recipient_id, event in newest.items()}
     received = [event for event in events if event.kind is EventKind.RECEIVED]
     if received:
-        changes = [last.pop(event.recipient_id, None) for event in received]
+        rows = [(event, last[event.recipient_id]) for event in received]
         await connection.execute(
-            "INSERT INTO message_record (recipient_id, tenant_id, message_id, sender, recipient, subject, source,"
-            " size_bytes, received_at, state, last_reply, updated_at)"
+            "INSERT INTO message_record (recipient_id, tenant_id, message_id, sender, recipient, recipient_key,"
+            " subject, source, stream, size_bytes, received_at, state, last_reply, updated_at, egress_source, provider)"
             " SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[],"
-            " $7::text[], $8::bigint[], $9::timestamptz[], $10::smallint[], $11::text[], $12::timestamptz[])"
+            " $7::text[], $8::text[], $9::text[], $10::bigint[], $11::timestamptz[], $12::smallint[], $13::text[],"
+            " $14::timestamptz[], $15::text[], $16::text[])"
             " ON CONFLICT (recipient_id) DO NOTHING",
-            [event.recipient_id for event in received],
-            [event.tenant_id for event in received],
-            [event.message_id for event in received],
-            [event.sender for event in received],
-            [event.recipient for event in received],
-            [event.subject for event in received],
-            [event.source for event in received],
-            [event.size_bytes for event in received],
-            [event.time for event in received],
-            [change.state if change else RecordState.QUEUED for change in changes],
-            [change.reply if change else "" for change in changes],
-            [change.time if change else event.time for change, event in zip(changes, received, strict=True)],
+            *zip(*(_record(event, change) for event, change in rows), strict=True),
         )
+        for event in received:
+            last.pop(event.recipient_id, None)
     await _update_records(connection, last)
+
+
+def _change(event: Event) -> _Change:
+    """What an event makes of the record."""
+    return _Change(_STATE_AFTER[event.kind], event.reply, event.time, event.egress_source, event.provider)
+
+
+def _record(event: Event, change: _Change) -> tuple[object, ...]:
+    return (
+        event.recipient_id, event.tenant_id, event.message_id, event.sender, event.recipient,
+        recipient_key(event.recipient), event.subject, event.source, event.stream, event.size_bytes, event.time,
+        change.state, change.reply, change.time, change.egress_source, change.provider,
+    )  # fmt: skip
 
 
 async def _update_records(connection: Connection, changes: dict[int, _Change]) -> None:
     """Move records on. A final state stays: what comes after it is in the events."""
     if not changes:
         return
+    # The bounds let the server leave out the partitions of other days.
     await connection.execute(
-        "UPDATE message_record AS record SET state = change.state, last_reply = change.reply, updated_at = change.time"
-        " FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::timestamptz[])"
-        " AS change (recipient_id, state, reply, time)"
-        " WHERE record.recipient_id = change.recipient_id AND record.state = $5",
+        "UPDATE message_record AS record SET state = change.state, last_reply = change.reply,"
+        " updated_at = change.time, egress_source = change.egress_source, provider = change.provider"
+        " FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::timestamptz[], $5::text[], $6::text[])"
+        " AS change (recipient_id, state, reply, time, egress_source, provider)"
+        " WHERE record.recipient_id = change.recipient_id AND record.state = $7"
+        " AND record.recipient_id BETWEEN $8 AND $9",
         list(changes),
-        [change.state for change in changes.values()],
-        [change.reply for change in changes.values()],
-        [change.time for change in changes.values()],
+        *([change[field] for change in changes.values()] for field in range(5)),
         RecordState.QUEUED,
+        min(changes),
+        max(changes),
     )
 
 
-async def _write_events(connection: Connection, holder_number: int, events: Sequence[Event]) -> None:
+async def _write_events(connection: Connection, holder_number: int, before: int, events: Sequence[Event]) -> None:
+    """Copy events, numbered from ``before`` + 1; the server puts each into the partition of its day."""
     await connection.copy_records_to_table(
         "delivery_event",
         columns=(
-            "recipient_id", "holder_number", "sequence", "kind", "occurred_at", "attempt", "code", "enhanced_code",
-            "reply", "remote_host", "next_attempt_at", "lease_id", "credits",
+            "recipient_id", "event_number", "tenant_id", "message_id", "holder_number", "sequence", "kind",
+            "occurred_at", "attempt", "code", "enhanced_code", "reply", "remote_host", "next_attempt_at", "lease_id",
+            "credits", "egress_source", "provider",
         ),
         records=[
             (
-                event.recipient_id, holder_number, event.sequence, event.kind, event.time, event.attempt, event.code,
-                event.enhanced_code, event.text, event.remote_host, event.next_attempt_time, event.lease_id,
-                event.credits,
+                event.recipient_id, number, event.tenant_id, event.message_id, holder_number, event.sequence,
+                event.kind, event.time, event.attempt, event.code, event.enhanced_code, event.text, event.remote_host,
+                event.next_attempt_time, event.lease_id, event.credits, event.egress_source, event.provider,
             )
-            for event in events
+            for number, event in enumerate(events, before + 1)
         ],
     )  # fmt: skip

@@ -6,17 +6,30 @@ A lease's rest is ``amount - spent - returned``. Only the journal (``store.journ
 
 ``recall`` can hold an account: until ``let_go``, and for ``HOLD_SECONDS`` at most, nothing is leased of it. A pause
 follows each hold, so that transfers one after another cannot keep a sender without credits for longer than it waits.
+
+Credits that expire are leased first and spent first; leased, they may be spent until they are called back, which
+``recall_expired`` does soon after their time. Caps (``model.limits``) bound what is leased within an hour, a day and a
+month. A lease that is out at the end of a window may be spent in the next one: a cap can be passed by that much, which
+is one or two leases for each worker, and a lease is at most a twentieth of the smallest cap (or 100 credits).
+
+A spool that is lost for good is written off: ``write_off`` closes its leases and lets it have no others. Should it turn
+up again, what its journal tells of those leases is on record, but moves no credits.
 """
 
+# ruff: noqa: S608 - the only text put into statements is the list of columns below
+
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from control.database import Connection, Row
-from control.model.credits import Account, Movement, lease_amount
-from control.store import ledger
+from control.model.credits import Account, Movement, Portion, draw, section
+from control.model.limits import lease_size
+from control.store import caps, ledger, tenants, windows
 from control.store.ledger import CreditsHeld, CreditsLeased, Posting
 from control.store.tenants import not_found
+from control.store.windows import Returned
 from mta.runtime.refusals import Reason, Refusal
 
 RECALL_CHANNEL = "barua_recall"
@@ -39,11 +52,24 @@ class Lease:
     amount: int
     spent: int
     returned: int
+    unheard: int
+    """Credits that were written off and of which the holder has not told yet."""
+    created_at: datetime
+    expiring: tuple[Portion, ...]
+    """What of it expires, soonest first."""
 
     @property
     def rest(self) -> int:
         """Credits that the holder may still have."""
         return self.amount - self.spent - self.returned
+
+    @property
+    def portions(self) -> list[Portion]:
+        """All it is made of, in the order in which it is spent."""
+        return [*self.expiring, Portion(None, self.amount - sum(portion.amount for portion in self.expiring))]
+
+
+_COLUMNS = "lease_id, tenant_id, holder_id, amount, spent, returned, unheard, created_at, expire_at, expiring"
 
 
 async def open_holder(connection: Connection, holder: uuid.UUID, epoch: int, known: Sequence[int]) -> int:
@@ -53,12 +79,12 @@ async def open_holder(connection: Connection, holder: uuid.UUID, epoch: int, kno
     repeat cannot touch a lease of the run itself. FAILED_PRECONDITION if a later epoch was seen.
     """
     await connection.execute("INSERT INTO holder (holder_id) VALUES ($1) ON CONFLICT DO NOTHING", holder)
-    seen = await connection.fetchval("SELECT epoch FROM holder WHERE holder_id = $1 FOR UPDATE", holder)
-    if epoch < seen:
-        raise _stale(epoch, seen)
+    row = await connection.fetchrow("SELECT epoch, written_off_at FROM holder WHERE holder_id = $1 FOR UPDATE", holder)
+    assert row is not None, "it was just made or was there"
+    _check_epoch(row, epoch, epoch < row["epoch"])
     await connection.execute("UPDATE holder SET epoch = $2 WHERE holder_id = $1", holder, epoch)
     unknown = (
-        "SELECT lease_id, tenant_id, holder_id, amount, spent, returned FROM lease"
+        f"SELECT {_COLUMNS} FROM lease"
         " WHERE holder_id = $1 AND spent + returned < amount AND epoch < $2 AND lease_id <> ALL ($3)"
     )
     tenants = {row["tenant_id"] for row in await connection.fetch(unknown, holder, epoch, known)}
@@ -74,13 +100,19 @@ async def acquire(
     """Reserve up to ``wanted`` credits; the same request id gets the same lease.
 
     Raises CreditsHeld while the account is held, CreditsLeased if all there are belong to other holders' leases or are
-    coming back from this one's, INSUFFICIENT_CREDITS if there are none.
+    coming back from this one's, INSUFFICIENT_CREDITS if there are none, RATE_LIMITED if a cap is reached.
     """
-    seen = await connection.fetchval("SELECT epoch FROM holder WHERE holder_id = $1 FOR KEY SHARE", holder)
-    if seen is None or epoch != seen:
-        raise _stale(epoch, seen or 0)
-    balances = await ledger.lock(connection, [tenant_id])
-    if tenant_id not in balances:
+    row = await connection.fetchrow(
+        "SELECT epoch, written_off_at FROM holder WHERE holder_id = $1 FOR KEY SHARE", holder
+    )
+    if row is None:
+        raise _stale(epoch, 0)
+    _check_epoch(row, epoch, epoch != row["epoch"])
+    line = await tenants.line(connection, tenant_id)
+    if not line:
+        raise not_found("tenant", tenant_id)
+    has = (await ledger.lock(connection, [tenant_id])).get(tenant_id)
+    if has is None:  # deleted just now
         raise not_found("tenant", tenant_id)
     earlier = await _earlier(connection, holder, tenant_id, request_id)
     if earlier is not None:
@@ -88,53 +120,105 @@ async def acquire(
     held, called_back = await _hold(connection, tenant_id)
     if held:
         raise CreditsHeld(tenant_id)
-    amount = lease_amount(wanted, balances[tenant_id].available)
+    held_caps, reached = await caps.held(connection, line)
+    if reached is not None:
+        if await _others_have(connection, holder, tenant_id):
+            raise CreditsLeased(tenant_id, reached)
+        raise reached
+    lots = await ledger.lots_of(connection, tenant_id) if has.expiring else []
+    available = has.available - ledger.expired(has, lots)
+    amount = lease_size(wanted, available, held_caps)
     if amount == 0:
-        if (called_back and balances[tenant_id].reserved) or await _others_have(connection, holder, tenant_id):
+        if (called_back and has.reserved) or await _others_have(connection, holder, tenant_id):
             raise CreditsLeased(tenant_id)
-        raise ledger.insufficient(balances[tenant_id], wanted)
-    return await _grant(connection, holder, epoch, tenant_id, amount, request_id)
+        raise ledger.insufficient(has, wanted, available + has.reserved)
+    await windows.count(connection, caps.counted_path(line), amount)
+    return await _grant(connection, holder, epoch, tenant_id, draw(lots, amount), request_id)
 
 
 async def locked(connection: Connection, lease_ids: Sequence[int]) -> list[Lease]:
     """Leases, locked until the transaction ends. The accounts of their tenants must be locked before."""
     rows = await connection.fetch(
-        "SELECT lease_id, tenant_id, holder_id, amount, spent, returned FROM lease"
-        " WHERE lease_id = ANY ($1) ORDER BY lease_id FOR UPDATE",
-        lease_ids,
+        f"SELECT {_COLUMNS} FROM lease WHERE lease_id = ANY ($1) ORDER BY lease_id FOR UPDATE", lease_ids
     )
     return [_lease(row) for row in rows]
 
 
 async def settle(
-    connection: Connection, spent: dict[int, int], returned: dict[int, int], leases: Sequence[Lease]
+    connection: Connection, spent: Mapping[int, int], returned: Mapping[int, int], leases: Iterable[Lease]
 ) -> None:
-    """Post what was spent and returned of ``leases``, which are locked and have that much left; wake those who wait."""
+    """Post what was spent and returned of ``leases``, which are locked; wake those who wait.
+
+    They have that much left, or were written off: then what goes beyond the rest was settled before.
+    """
     usage: list[Posting] = []
     release: list[Posting] = []
+    came_back: list[Returned] = []
+    changes: list[tuple[int, int, int, int]] = []
     for lease in leases:
-        for amounts, postings, account in (
-            (spent, usage, Account.CONSUMED),
-            (returned, release, Account.AVAILABLE),
-        ):
-            amount = amounts.get(lease.lease_id, 0)
-            if amount:
-                postings.append(Posting(lease.tenant_id, Account.RESERVED, -amount, lease.lease_id))
-                postings.append(Posting(lease.tenant_id, account, amount, lease.lease_id))
+        told_spent, told_returned = spent.get(lease.lease_id, 0), returned.get(lease.lease_id, 0)
+        used = min(told_spent, lease.rest)
+        back = min(told_returned, lease.rest - used)
+        usage += _moved(lease, lease.spent, used, Account.CONSUMED)
+        release += _moved(lease, lease.amount - lease.returned - back, back, Account.AVAILABLE)
+        if back:
+            came_back.append(Returned(lease.tenant_id, lease.created_at, back))
+        changes.append((lease.lease_id, used, back, told_spent + told_returned - used - back))
     if usage:
         await ledger.post(connection, Movement.USAGE, usage)
     if release:
         await ledger.post(connection, Movement.RELEASE, release)
+    await _keep(connection, changes)
+    await _take_back(connection, came_back)
+
+
+async def write_off(
+    connection: Connection, holder: uuid.UUID, *, give_back: bool, note: str, actor: str
+) -> tuple[int, int]:
+    """Close all leases of a lost spool and fence it for good; (leases closed, credits in them).
+
+    ``give_back``: the tenants get the credits back; else they count as spent. NOT_FOUND: there is no such holder.
+    FAILED_PRECONDITION: it was written off before.
+    """
+    row = await connection.fetchrow("SELECT written_off_at FROM holder WHERE holder_id = $1 FOR UPDATE", holder)
+    if row is None:
+        raise not_found("holder", str(holder))
+    if row["written_off_at"] is not None:
+        raise _written_off(row["written_off_at"])
+    await connection.execute("UPDATE holder SET written_off_at = now() WHERE holder_id = $1", holder)
+    open_leases = f"SELECT {_COLUMNS} FROM lease WHERE holder_id = $1 AND spent + returned < amount ORDER BY lease_id"
+    owners = {row["tenant_id"] for row in await connection.fetch(open_leases, holder)}
+    await ledger.lock(connection, list(owners))
+    closed = [_lease(row) for row in await connection.fetch(open_leases + " FOR UPDATE", holder)]
+    postings: list[Posting] = []
+    for lease in closed:
+        account = Account.AVAILABLE if give_back else Account.CONSUMED
+        postings += _moved(lease, lease.spent, lease.rest, account)
+    if not postings:
+        return 0, 0
+    await ledger.post(connection, Movement.WRITE_OFF, postings, note, actor)
+    changes = [(lease.lease_id, 0 if give_back else lease.rest, lease.rest if give_back else 0, 0) for lease in closed]
+    await _keep(connection, changes)
     await connection.execute(
-        "UPDATE lease SET spent = lease.spent + change.spent, returned = lease.returned + change.returned"
-        " FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS change (lease_id, spent, returned)"
-        " WHERE lease.lease_id = change.lease_id",
-        [lease.lease_id for lease in leases],
-        [spent.get(lease.lease_id, 0) for lease in leases],
-        [returned.get(lease.lease_id, 0) for lease in leases],
+        "UPDATE lease SET unheard = kept.rest, given_back = $3"
+        " FROM unnest($1::bigint[], $2::bigint[]) AS kept (lease_id, rest) WHERE lease.lease_id = kept.lease_id",
+        [lease.lease_id for lease in closed],
+        [lease.rest for lease in closed],
+        give_back,
     )
-    for tenant_id in {posting.tenant_id for posting in release if posting.tenant_id}:
-        await _tell_returned(connection, tenant_id)
+    if give_back:
+        await _take_back(connection, [Returned(lease.tenant_id, lease.created_at, lease.rest) for lease in closed])
+    return len(closed), sum(lease.rest for lease in closed)
+
+
+async def recall_expired(connection: Connection) -> None:
+    """Call back leases in which something has expired, once each; what comes back of that expires then."""
+    rows = await connection.fetch(
+        "UPDATE lease SET expiry_recalled = true WHERE spent + returned < amount AND cardinality(expire_at) > 0"
+        " AND NOT expiry_recalled AND expire_at[1] <= now() RETURNING tenant_id"
+    )
+    for tenant_id in {row["tenant_id"] for row in rows}:
+        await recall(connection, tenant_id)
 
 
 async def recall(connection: Connection, tenant_id: str, *, hold: bool = False) -> None:
@@ -177,12 +261,37 @@ async def _hold(connection: Connection, tenant_id: str) -> tuple[bool, bool]:
     return row["held"], row["called_back"]
 
 
+def _moved(lease: Lease, start: int, credits: int, account: Account) -> list[Posting]:
+    """Postings that move a section of a lease out of the reserved account."""
+    postings: list[Posting] = []
+    for part in section(lease.portions, start, start + credits):
+        postings.append(Posting(lease.tenant_id, Account.RESERVED, -part.amount, lease.lease_id, part.expire_at))
+        at = part.expire_at if account is Account.AVAILABLE else None
+        postings.append(Posting(lease.tenant_id, account, part.amount, lease.lease_id, at))
+    return postings
+
+
+async def _keep(connection: Connection, changes: Sequence[tuple[int, int, int, int]]) -> None:
+    """Put on record what was (lease id, spent, returned, told late)."""
+    await connection.execute(
+        "UPDATE lease SET spent = lease.spent + change.spent, returned = lease.returned + change.returned,"
+        " unheard = lease.unheard - change.late"
+        " FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])"
+        " AS change (lease_id, spent, returned, late) WHERE lease.lease_id = change.lease_id",
+        *(list(column) for column in (zip(*changes, strict=True) if changes else ((), (), (), ()))),
+    )
+
+
+async def _take_back(connection: Connection, came_back: Sequence[Returned]) -> None:
+    if came_back:
+        await windows.uncount(connection, came_back)
+    for tenant_id in {returned.tenant_id for returned in came_back}:
+        await _tell_returned(connection, tenant_id)
+
+
 async def _earlier(connection: Connection, holder: uuid.UUID, tenant_id: str, request_id: uuid.UUID) -> Lease | None:
     row = await connection.fetchrow(
-        "SELECT lease_id, tenant_id, holder_id, amount, spent, returned FROM lease"
-        " WHERE holder_id = $1 AND request_id = $2",
-        holder,
-        request_id,
+        f"SELECT {_COLUMNS} FROM lease WHERE holder_id = $1 AND request_id = $2", holder, request_id
     )
     if row is None:
         return None
@@ -213,23 +322,50 @@ async def _others_have(connection: Connection, holder: uuid.UUID, tenant_id: str
 
 
 async def _grant(
-    connection: Connection, holder: uuid.UUID, epoch: int, tenant_id: str, amount: int, request_id: uuid.UUID
+    connection: Connection,
+    holder: uuid.UUID,
+    epoch: int,
+    tenant_id: str,
+    portions: Sequence[Portion],
+    request_id: uuid.UUID,
 ) -> Lease:
-    lease_id = await connection.fetchval(
-        "INSERT INTO lease (holder_id, tenant_id, epoch, request_id, amount) VALUES ($1, $2, $3, $4, $5)"
-        " RETURNING lease_id",
+    expiring = [portion for portion in portions if portion.expire_at is not None]
+    row = await connection.fetchrow(
+        "INSERT INTO lease (holder_id, tenant_id, epoch, request_id, amount, expire_at, expiring)"
+        f" VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING {_COLUMNS}",
         holder,
         tenant_id,
         epoch,
         request_id,
-        amount,
+        sum(portion.amount for portion in portions),
+        [portion.expire_at for portion in expiring],
+        [portion.amount for portion in expiring],
     )
-    postings = [
-        Posting(tenant_id, Account.AVAILABLE, -amount, lease_id),
-        Posting(tenant_id, Account.RESERVED, amount, lease_id),
-    ]
+    assert row is not None, "INSERT RETURNING gives its row"
+    lease = _lease(row)
+    postings: list[Posting] = []
+    for portion in portions:
+        at = portion.expire_at
+        postings.append(Posting(tenant_id, Account.AVAILABLE, -portion.amount, lease.lease_id, at))
+        postings.append(Posting(tenant_id, Account.RESERVED, portion.amount, lease.lease_id, at))
     await ledger.post(connection, Movement.LEASE, postings)
-    return Lease(lease_id, holder, tenant_id, amount, 0, 0)
+    return lease
+
+
+def _check_epoch(row: Row, epoch: int, stale: bool) -> None:
+    if row["written_off_at"] is not None:
+        raise _written_off(row["written_off_at"])
+    if stale:
+        raise _stale(epoch, row["epoch"])
+
+
+def _written_off(when: datetime) -> Refusal:
+    return Refusal(
+        Reason.FAILED_PRECONDITION,
+        f"the holder was written off on {when:%Y-%m-%d %H:%M} UTC and gets no leases; start with a new spool",
+        field="holder",
+        metadata={"written_off": when.isoformat()},
+    )
 
 
 def _stale(epoch: int, seen: int) -> Refusal:
@@ -242,4 +378,14 @@ def _stale(epoch: int, seen: int) -> Refusal:
 
 
 def _lease(row: Row) -> Lease:
-    return Lease(row["lease_id"], row["holder_id"], row["tenant_id"], row["amount"], row["spent"], row["returned"])
+    return Lease(
+        lease_id=row["lease_id"],
+        holder=row["holder_id"],
+        tenant_id=row["tenant_id"],
+        amount=row["amount"],
+        spent=row["spent"],
+        returned=row["returned"],
+        unheard=row["unheard"],
+        created_at=row["created_at"],
+        expiring=tuple(map(Portion, row["expire_at"], row["expiring"])),
+    )

@@ -8,6 +8,7 @@ makes repeats and skipped steps harmless.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from control.database import Connection
 
@@ -15,6 +16,10 @@ CHANNEL = "barua_policy"
 """NOTIFY channel; the payload is the new revision."""
 KEPT_CHANGES = 100_000
 """A reader that is further behind takes a snapshot."""
+TRIM_PIECE = 200_000
+"""Changes forgotten in one transaction."""
+ACTIVE_SECONDS = 60.0
+"""A node that reported a revision within this time counts as one that follows."""
 
 
 class Kind(StrEnum):
@@ -23,21 +28,29 @@ class Kind(StrEnum):
     TENANT = "tenant"
     LOGIN = "login"
     API_KEY = "api_key"
+    OAUTH_CLIENT = "oauth_client"
     DOMAIN = "domain"
     SUPPRESSION = "suppression"
+    SENDER = "sender"
+    SMTP_PROVIDER = "smtp_provider"
+    SOURCE = "source"
+    POOL = "pool"
+    EGRESS_RULE = "egress_rule"
+    POOL_ASSIGNMENT = "pool_assignment"
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Which record. ``scope`` is the tenant of a suppression, else empty."""
+_KINDS = {kind.value: kind for kind in Kind}  # several times as fast as Kind(text)
+
+
+class Key(NamedTuple):
+    """Which record. ``scope`` is the tenant of a suppression, whose ``key`` is its id; else empty."""
 
     kind: Kind
     key: str
     scope: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedChange:
+class LoggedChange(NamedTuple):
     """A change in the log."""
 
     revision: int
@@ -88,15 +101,29 @@ async def changes_after(connection: Connection, revision: int, limit: int) -> li
         revision,
         limit,
     )
-    return [LoggedChange(row["revision"], Key(Kind(row["kind"]), row["key"], row["scope"])) for row in rows]
+    return [LoggedChange(row["revision"], Key(_KINDS[row["kind"]], row["key"], row["scope"])) for row in rows]
 
 
-async def trim(connection: Connection, kept: int = KEPT_CHANGES) -> None:
-    """Forget all but the newest changes."""
-    await connection.execute(
-        "UPDATE policy_head SET trimmed_revision = revision - $1 WHERE revision - $1 > trimmed_revision", kept
+async def trim(connection: Connection, kept: int = KEPT_CHANGES) -> bool:
+    """Forget old changes, ``TRIM_PIECE`` at once, until only the newest are left; whether there are more to forget."""
+    row = await connection.fetchrow(
+        "UPDATE policy_head SET trimmed_revision = least(revision - $1, trimmed_revision + $2)"
+        " WHERE revision - $1 > trimmed_revision RETURNING trimmed_revision < revision - $1 AS more",
+        kept,
+        TRIM_PIECE,
     )
     await connection.execute("DELETE FROM policy_change WHERE revision <= (SELECT trimmed_revision FROM policy_head)")
+    return row is not None and bool(row["more"])
+
+
+async def nodes_behind(connection: Connection) -> int:
+    """How many changes the slowest node lacks, of those that follow; 0 without any."""
+    behind: int = await connection.fetchval(
+        "SELECT coalesce(max(policy_head.revision - node.revision), 0) FROM policy_head, node"
+        " WHERE node.reported_at > now() - make_interval(secs => $1)",
+        ACTIVE_SECONDS,
+    )
+    return max(0, behind)
 
 
 async def report_node(connection: Connection, node: str, revision: int) -> None:

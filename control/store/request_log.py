@@ -4,6 +4,9 @@
 together or not at all, and a second request with the same id waits for the first one's transaction.
 """
 
+# ruff: noqa: S608 - what is put into statements is hexadecimal, a UUID, or checked by _place
+
+import re
 import uuid
 from dataclasses import dataclass
 
@@ -12,6 +15,8 @@ from mta.runtime.refusals import Reason, Refusal
 
 KEPT_HOURS = 24
 """How long a retry is safe."""
+
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +30,15 @@ class RequestKey:
 
 
 async def claim(connection: Connection, key: RequestKey) -> bytes | None:
-    """The earlier answer to this request; None if this is the first time. REQUEST_ID_REUSED for another body."""
-    new = await connection.fetchval(
-        "INSERT INTO request_log (tenant_id, method, request_id, fingerprint) VALUES ($1, $2, $3, $4)"
-        " ON CONFLICT DO NOTHING RETURNING true",
-        key.tenant_id,
-        key.method,
-        key.request_id,
-        key.fingerprint,
+    """The earlier answer to this request; None if this is the first time. REQUEST_ID_REUSED for another body.
+
+    Without parameters, so that it goes out together with BEGIN.
+    """
+    done = await connection.execute(
+        "INSERT INTO request_log (tenant_id, method, request_id, fingerprint)"
+        f" VALUES ({_place(key)}, '\\x{key.fingerprint.hex()}') ON CONFLICT DO NOTHING"
     )
-    if new:
+    if done == "INSERT 0 1":
         return None
     earlier = await find(connection, key)
     if earlier is None:  # it was there and has just been forgotten
@@ -58,14 +62,10 @@ async def find(connection: Connection, key: RequestKey) -> bytes | None:
     return answer
 
 
-async def answer(connection: Connection, key: RequestKey, content: bytes) -> None:
-    """Keep the answer."""
-    await connection.execute(
-        "UPDATE request_log SET answer = $4 WHERE tenant_id = $1 AND method = $2 AND request_id = $3",
-        key.tenant_id,
-        key.method,
-        key.request_id,
-        content,
+def answer(connection: Connection, key: RequestKey, content: bytes) -> None:
+    """Keep the answer, with the commit."""
+    connection.conclude(
+        f"UPDATE request_log SET answer = '\\x{content.hex()}' WHERE (tenant_id, method, request_id) = ({_place(key)})"
     )
 
 
@@ -74,6 +74,13 @@ async def forget_old(connection: Connection) -> None:
     await connection.execute(
         "DELETE FROM request_log WHERE created_at < now() - make_interval(hours => $1)", KEPT_HOURS
     )
+
+
+def _place(key: RequestKey) -> str:
+    """The key's place as literals. Both names are made of letters, digits, dots, dashes and underscores."""
+    if not (_NAME.fullmatch(key.tenant_id) and _NAME.fullmatch(key.method)):
+        raise ValueError(f"{key} cannot be written into a statement")
+    return f"'{key.tenant_id}', '{key.method}', '{key.request_id}'"
 
 
 def _reused(key: RequestKey) -> Refusal:

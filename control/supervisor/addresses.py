@@ -12,6 +12,9 @@ from ipaddress import ip_address
 
 from mta.runtime.options import Options, OptionsError, split_address
 
+DATAGRAMS = "inbox.dns_listen"
+"""The option whose address takes UDP; the others take TCP."""
+
 
 def check(options: Options) -> None:
     """Raise OptionsError for the first address that is named twice, in use, or not ours."""
@@ -39,6 +42,7 @@ def listening(options: Options) -> Iterator[tuple[str, str]]:
     if options.demo:
         yield "inbox.http_listen", options.inbox.http_listen
         yield "inbox.smtp_listen", options.inbox.smtp_listen
+        yield DATAGRAMS, options.inbox.dns_listen
 
 
 def local(address: str) -> str:
@@ -55,15 +59,18 @@ def local(address: str) -> str:
 
 def _try(option: str, address: str, host: str, port: int) -> None:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        wanted = socket.SOCK_DGRAM if option == DATAGRAMS else socket.SOCK_STREAM
+        found = socket.getaddrinfo(host, port, type=wanted, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise OptionsError(f"{option}: {host} is not an address or a name of this machine: {error.strerror}") from error
     family, kind, protocol, _, target = found[0]
     with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if kind is socket.SOCK_STREAM:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(target)
-            probe.listen(1)
+            if kind is socket.SOCK_STREAM:
+                probe.listen(1)
         except OSError as error:
             raise OptionsError(_explain(option, address, port, error)) from error
 

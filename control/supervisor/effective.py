@@ -1,7 +1,8 @@
 """The configuration that children get: the operator's file with what `barua up` derives, written to one TOML file.
 
 ``derive`` is pure. It makes home absolute, points programs that run here at control's real address, and in demo mode
-sends every message to the inbox, whatever routes the file has, and offers AUTH before TLS on loopback addresses.
+sends every message to the inbox, whatever routes the file has, lets control ask the demo's DNS, unless the file names
+nameservers, and offers AUTH before TLS on loopback addresses.
 ``write`` puts the result in ``home/run/effective.toml``; children and the rest of the command read that.
 
 Limits: ``to_toml`` writes what options consist of (text, numbers, booleans, lists, tables), not all of TOML.
@@ -24,7 +25,7 @@ FILE = "run/effective.toml"
 
 def derive(options: Options, tls: TlsFiles) -> Options:
     """The options children get. ``tls`` is used in demo mode when the file names no certificate."""
-    control = local(options.control.listen)
+    control = control_address(options)
     default = Options()
     if options.node.control_address == default.node.control_address:
         options = replace(options, node=replace(options.node, control_address=control))
@@ -32,6 +33,12 @@ def derive(options: Options, tls: TlsFiles) -> Options:
         options = replace(options, bridge=replace(options.bridge, control_address=control))
     options = replace(options, home=str(options.home_path))
     return _demo(options, tls) if options.demo else options
+
+
+def control_address(options: Options) -> str:
+    """Where programs on this machine reach control: with a client certificate, where those are asked for."""
+    required = options.control.tls.client_listen if options.control_client.certificate_file else ""
+    return local(required or options.control.listen)
 
 
 def _demo(options: Options, tls: TlsFiles) -> Options:
@@ -42,7 +49,10 @@ def _demo(options: Options, tls: TlsFiles) -> Options:
         listeners=[_with_plaintext_auth(listener) for listener in options.mta.listeners],
         tls=options.mta.tls if options.mta.tls.certificate_file else tls,
     )
-    return replace(options, mta=mta)
+    control = options.control
+    if not control.dns_nameservers:
+        control = replace(control, dns_nameservers=[local(options.inbox.dns_listen)])
+    return replace(options, mta=mta, control=control)
 
 
 def _with_plaintext_auth(listener: ListenerOptions) -> ListenerOptions:

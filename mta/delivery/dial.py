@@ -24,6 +24,7 @@ from mta.message.outcome import Outcome
 from mta.routing.ports import DnsFailure, NameMissing, Resolver
 from mta.routing.router import Host, Route, SourceAddress, TlsPolicy
 from mta.runtime.log import get_logger
+from mta.runtime.networks import is_public
 
 log = get_logger(__name__)
 
@@ -139,9 +140,7 @@ class Dialer:
     def _usable(self, host: Host, address: str) -> bool:
         if host.configured or self._rules.allow_private:
             return True
-        parsed = ipaddress.ip_address(address)
-        mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-        return (mapped or parsed).is_global
+        return is_public(ipaddress.ip_address(address))
 
     async def _connect(self, host: Host, address: str, route: Route, tls: TlsPolicy) -> OutgoingConnection:
         """Connect, greet, secure and log in. Raises NotConnected."""

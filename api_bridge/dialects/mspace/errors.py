@@ -89,7 +89,8 @@ def transfer_problem(refusal: Refusal, insufficient: str) -> Problem:
     Control calls a name that cannot be one, or the reseller's own, an invalid argument. Amounts are checked before, so
     that can only mean the target.
     """
-    if refusal.reason in (Reason.NOT_FOUND, Reason.INVALID_ARGUMENT):
+    # PERMISSION_DENIED: an account that is no reseller has no sub-users.
+    if refusal.reason in (Reason.NOT_FOUND, Reason.INVALID_ARGUMENT, Reason.PERMISSION_DENIED):
         return Problem(404, TARGET_NOT_FOUND)
     return problem(refusal, insufficient, challenge=True)
 

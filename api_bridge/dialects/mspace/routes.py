@@ -73,7 +73,7 @@ class MSpace:
         async with received(request, min(self._body_bytes, RESELLER_BYTES), self._budget) as data:
             body = shapes.decode(_document(request, data), shapes.CreateSubUser)
         try:
-            await self._backend.create_tenant(authorization, shapes.tenant_request(body, request_id))
+            await self._backend.create_tenant(authorization, shapes.tenant_request(body, request_id), _peer(request))
         except Refusal as refusal:
             raise errors.creation_problem(refusal) from None
         return json_answer(200, {"status": "success", "message": "Sub-user created successfully"})
@@ -84,14 +84,14 @@ class MSpace:
             body = shapes.decode(_document(request, data), shapes.ManageCredits)
         adds, transfer = shapes.transfer_request(body, request_id)
         try:
-            answer = await self._backend.transfer_credits(authorization, transfer)
+            answer = await self._backend.transfer_credits(authorization, transfer, _peer(request))
         except Refusal as refusal:
             whose = errors.RESELLER_CREDITS if adds else errors.SUB_USER_CREDITS
             raise errors.transfer_problem(refusal, whose) from None
         return json_answer(200, shapes.transferred(adds, answer))
 
     async def _send(self, request: Request) -> Response:
-        peer = request.client.host if request.client else ""
+        peer = _peer(request)
         async with received(request, self._body_bytes, self._budget) as data:
             if len(data) > OFF_LOOP_BYTES:
                 return await self._send_large(request, data, peer)
@@ -101,14 +101,19 @@ class MSpace:
 
     async def _send_large(self, request: Request, data: bytes, peer: str) -> Response:
         async with self._bulk.room(len(data)):
-            authorization, message = await self._composed(request, data)
+            authorization, message = await self._composed(request, data, peer)
             answer = await self._backend.submit_message(authorization, message, peer)
         return json_answer(200, shapes.sent(answer))
 
-    async def _composed(self, request: Request, data: bytes) -> tuple[str, Any]:
+    async def _composed(self, request: Request, data: bytes, peer: str) -> tuple[str, Any]:
         authorization, body = await self._bulk.compute(lambda: _message(request, data))
-        await self._backend.check_key(authorization)
+        await self._backend.check_key(authorization, peer)
         return authorization, await self._bulk.compute(lambda: shapes.message_request(body))
+
+
+def _peer(request: Request) -> str:
+    """The client's IP address."""
+    return request.client.host if request.client else ""
 
 
 def _login(request: Request) -> str:

@@ -8,15 +8,51 @@ import pytest
 from control.database import Database
 from tests.integration.control.harness import Control, PostgresServer, opened, running
 from tests.support.dns import DnsServer
+from tests.support.wire import Wire
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """A running server."""
-    server = PostgresServer()
+def embedded_server() -> Iterator[PostgresServer]:
+    """The running embedded server."""
+    yield from _running(PostgresServer())
+
+
+@pytest.fixture(scope="session")
+def external_server() -> Iterator[PostgresServer]:
+    """A running PostgreSQL 15."""
+    yield from _running(PostgresServer(external=True))
+
+
+def _running(server: PostgresServer) -> Iterator[PostgresServer]:
     server.start()
     yield server
     server.stop()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests marked ``each_postgres`` on both servers, and all others on the one that ``--postgres`` names."""
+    if "postgres_server" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("postgres")
+        marked = metafunc.definition.get_closest_marker("each_postgres") is not None
+        servers = {"embedded": "embedded_server", "15": "external_server"}
+        if chosen == "15":
+            metafunc.parametrize("postgres_server", ["external_server"], indirect=True, ids=["15"])
+        elif marked:
+            metafunc.parametrize("postgres_server", servers.values(), indirect=True, ids=servers)
+
+
+@pytest.fixture
+def postgres_server(request: pytest.FixtureRequest) -> PostgresServer:
+    """A running server."""
+    server: PostgresServer = request.getfixturevalue(getattr(request, "param", "embedded_server"))
+    return server
+
+
+@pytest.fixture
+async def wire(postgres_server: PostgresServer) -> AsyncIterator[Wire]:
+    """A network between control and the server, which can stall and break."""
+    async with Wire(postgres_server.socket_path).open() as wire:
+        yield wire
 
 
 @pytest.fixture

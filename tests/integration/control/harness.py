@@ -12,33 +12,44 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import grpc
 
-from barua.control.v1 import credential_service_pb2, credit_service_pb2, tenant_service_pb2
+from barua.control.v1 import credential_service_pb2, credit_service_pb2, tenant_pb2, tenant_service_pb2
 from barua.control.v1.credential_service_pb2_grpc import CredentialServiceStub
 from barua.control.v1.credit_service_pb2_grpc import CreditServiceStub
+from barua.control.v1.dkim_key_service_pb2_grpc import DkimKeyServiceStub
 from barua.control.v1.domain_service_pb2_grpc import DomainServiceStub
+from barua.control.v1.egress_service_pb2_grpc import EgressServiceStub
+from barua.control.v1.event_service_pb2_grpc import EventServiceStub
 from barua.control.v1.history_service_pb2_grpc import HistoryServiceStub
 from barua.control.v1.lease_service_pb2_grpc import LeaseServiceStub
+from barua.control.v1.list_validation_service_pb2_grpc import ListValidationServiceStub
+from barua.control.v1.oauth_service_pb2_grpc import OAuthServiceStub
+from barua.control.v1.quota_service_pb2_grpc import QuotaServiceStub
+from barua.control.v1.sender_service_pb2_grpc import SenderServiceStub
+from barua.control.v1.smtp_provider_service_pb2_grpc import SmtpProviderServiceStub
+from barua.control.v1.statistics_service_pb2_grpc import StatisticsServiceStub
 from barua.control.v1.suppression_service_pb2_grpc import SuppressionServiceStub
+from barua.control.v1.template_service_pb2_grpc import TemplateServiceStub
 from barua.control.v1.tenant_service_pb2_grpc import TenantServiceStub
 from barua.journal.v1.journal_service_pb2_grpc import JournalServiceStub
 from barua.policy.v1.policy_service_pb2_grpc import PolicyServiceStub
 
 from control import app
 from control.database import Database
-from control.embedded import EmbeddedPostgres
+from control.embedded import SUPERUSER, EmbeddedPostgres
 from control.store.migrations import migrate
 from mta.runtime import rpc
 from mta.runtime.lifecycle import Drain
 from mta.runtime.options import ControlOptions, DatabaseOptions, Options
 from mta.runtime.refusals import Reason, Refusal
 from tests.support.ports import free_port
+from tests.support.postgres import External
 
 CALL_SECONDS = 20.0
 PASSWORD = "correct horse"
@@ -48,14 +59,15 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 class PostgresServer:
-    """One server with a migrated database to copy."""
+    """One server with a migrated database to copy: the embedded one, or Debian's PostgreSQL 15 as an external one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, external: bool = False) -> None:
         # In memory, where a flush costs nothing; and not below pytest's folder, which later sessions close to the
         # server's user.
         memory = Path("/dev/shm")
         self._folder = Path(tempfile.mkdtemp(prefix="barua-test-", dir=memory if memory.is_dir() else None))
-        self.embedded = EmbeddedPostgres(self._folder / "postgres")
+        self._external = External(self._folder / "postgres") if external else None
+        self.embedded = self._external.server if self._external else EmbeddedPostgres(self._folder / "postgres")
 
     def start(self) -> None:
         """Start it and migrate the database that is copied."""
@@ -66,36 +78,48 @@ class PostgresServer:
         asyncio.run(self.embedded.stop("immediate"))
         shutil.rmtree(self._folder)
 
+    @property
+    def owner(self) -> str:
+        """The user that owns the databases."""
+        return self._external.USER if self._external else SUPERUSER
+
     async def new_database(self) -> str:
         """The URL of a fresh, migrated database."""
         name = f"test_{os.getpid()}_{next(_numbers)}"
-        connection = await asyncpg.connect(self.url_of("postgres"))
-        try:
-            await connection.execute(f"CREATE DATABASE {name} TEMPLATE barua")
-        finally:
-            await connection.close()
+        await self.administer(f"CREATE DATABASE {name} TEMPLATE barua OWNER {self.owner}")
         return self.url_of(name)
 
     def ensure_database(self, name: str) -> None:
         """Make a database of that name from the migrated one, unless it is there."""
+        with suppress(asyncpg.DuplicateDatabaseError):
+            asyncio.run(self.administer(f"CREATE DATABASE {name} TEMPLATE barua OWNER {self.owner}"))
 
-        async def make() -> None:
-            connection = await asyncpg.connect(self.url_of("postgres"))
-            try:
-                if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
-                    await connection.execute(f"CREATE DATABASE {name} TEMPLATE barua")
-            finally:
-                await connection.close()
-
-        asyncio.run(make())
+    async def administer(self, statement: str) -> None:
+        """Run a statement as the superuser."""
+        connection = await asyncpg.connect(self.embedded.url.replace("/barua?", "/postgres?"))
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
 
     def url_of(self, database: str) -> str:
         """The URL of a database of this server."""
+        if self._external:
+            return f"{self._external.url.rpartition('/')[0]}/{database}"
         return self.embedded.url.replace("/barua?", f"/{database}?")
 
+    def url_through(self, port: int, database: str) -> str:
+        """The URL of a database by way of a port that leads to the server's socket, which asks for no password."""
+        return f"postgresql://{self.owner}@127.0.0.1:{port}/{database}"
+
+    @property
+    def socket_path(self) -> Path:
+        """The socket that the server listens on."""
+        return next(path for path in self.embedded.data.iterdir() if path.is_socket())
+
     async def _start(self) -> None:
-        await self.embedded.start()
-        async with opened(self.embedded.url) as database:
+        await (self._external or self.embedded).start()
+        async with opened(self.url_of("barua")) as database:
             await migrate(database)
 
 
@@ -120,11 +144,21 @@ class Control:
         self.node = bearer(options.path("secrets", "node.token").read_text().strip())
         self.tenants = TenantServiceStub(channel)
         self.credentials = CredentialServiceStub(channel)
+        self.oauth = OAuthServiceStub(channel)
         self.credits = CreditServiceStub(channel)
         self.domains = DomainServiceStub(channel)
+        self.dkim_keys = DkimKeyServiceStub(channel)
+        self.senders = SenderServiceStub(channel)
+        self.templates = TemplateServiceStub(channel)
         self.suppressions = SuppressionServiceStub(channel)
+        self.validations = ListValidationServiceStub(channel)
         self.history = HistoryServiceStub(channel)
+        self.statistics = StatisticsServiceStub(channel)
+        self.events = EventServiceStub(channel)
         self.leases = LeaseServiceStub(channel)
+        self.smtp_providers = SmtpProviderServiceStub(channel)
+        self.egress = EgressServiceStub(channel)
+        self.quotas = QuotaServiceStub(channel)
         self.journal = JournalServiceStub(channel)
         self.policy = PolicyServiceStub(channel)
 
@@ -143,13 +177,20 @@ class Control:
             return refusal.reason
         raise AssertionError(f"not refused, but answered with {answer}")
 
-    async def tenant(self, tenant_id: str, parent: str = "operator", credits: int = 0) -> str:
+    async def tenant(
+        self,
+        tenant_id: str,
+        parent: str = "operator",
+        credits: int = 0,
+        kind: tenant_pb2.Tenant.Kind.ValueType = tenant_pb2.Tenant.KIND_UNSPECIFIED,
+    ) -> str:
         """Make a tenant with a login of the same name, and credits granted to it; its name."""
         await self.call(
             self.tenants.CreateTenant,
             tenant_service_pb2.CreateTenantRequest(
                 parent=f"tenants/{parent}",
                 tenant_id=tenant_id,
+                tenant=tenant_pb2.Tenant(kind=kind),
                 initial_login=tenant_service_pb2.InitialLogin(username=tenant_id, password=PASSWORD),
             ),
         )
@@ -198,8 +239,8 @@ async def until_serving(
 
 
 @asynccontextmanager
-async def running(url: str, home: Path, nameservers: list[str] | None = None) -> AsyncIterator[Control]:
-    """A control program on the database at ``url``, ready."""
+async def running(url: str, home: Path, nameservers: list[str] | None = None, **chosen: Any) -> AsyncIterator[Control]:
+    """A control program on the database at ``url``, ready. ``chosen`` are further options of ``[control]``."""
     options = Options(
         home=str(home),
         database=DatabaseOptions(url=url, acquire_timeout_seconds=2.0),
@@ -207,6 +248,7 @@ async def running(url: str, home: Path, nameservers: list[str] | None = None) ->
             listen=f"127.0.0.1:{free_port()}",
             metrics_listen=f"127.0.0.1:{free_port()}",
             dns_nameservers=nameservers or [],
+            **chosen,
         ),
     )
     drain = Drain()

@@ -46,6 +46,7 @@ async def test_control_survives_the_absence_of_postgres(tmp_path: Path) -> None:
         await asyncio.to_thread(own.stop)
 
 
+@pytest.mark.each_postgres
 async def test_ended_sessions_are_replaced_within_the_call(control: Control, postgres_server: PostgresServer) -> None:
     await control.call(control.tenants.GetTenant, ROOT)
     connection = await asyncpg.connect(postgres_server.url_of("postgres"))
@@ -92,9 +93,7 @@ async def test_a_database_of_a_newer_version_is_refused(database: Database) -> N
 
 
 async def test_migrations_run_once_when_many_start_together(postgres_server: PostgresServer) -> None:
-    connection = await asyncpg.connect(postgres_server.url_of("postgres"))
-    await connection.execute("CREATE DATABASE many_starts")
-    await connection.close()
+    await postgres_server.administer(f"CREATE DATABASE many_starts OWNER {postgres_server.owner}")
     async with opened(postgres_server.url_of("many_starts"), pool_size=5) as database:
         await asyncio.gather(*(migrate(database) for _ in range(5)))
         assert await database.transact(lambda c: c.fetchval("SELECT count(*) FROM tenant")) == 1
@@ -168,4 +167,4 @@ async def test_a_killed_control_finds_its_database_again_and_a_stopped_one_stops
     assert await asyncio.to_thread(third.wait, 30) == 0
     assert not (process_home / "postgres" / "postmaster.pid").exists()
     modes = {path.name: path.stat().st_mode & 0o777 for path in (process_home / "secrets").iterdir()}
-    assert modes == {"operator.token": 0o600, "node.token": 0o600, "sealing.key": 0o600}
+    assert modes == dict.fromkeys(("operator.token", "node.token", "sealing.key", "token.key"), 0o600)

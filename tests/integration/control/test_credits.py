@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from barua.control.v1 import credit_service_pb2, lease_service_pb2, tenant_service_pb2
 from barua.control.v1.credit_service_pb2 import TransferCreditsRequest
 from barua.journal.v1 import journal_service_pb2
@@ -20,6 +22,7 @@ def transfer(source: str, destination: str, amount: int, request_id: str = "") -
     return TransferCreditsRequest(source=source, destination=destination, amount=amount, request_id=request_id)
 
 
+@pytest.mark.each_postgres
 async def test_credits_move_between_parent_and_child_either_way(control: Control) -> None:
     parent = await control.tenant("parent", credits=100)
     child = await control.tenant("child", "parent")

@@ -126,6 +126,7 @@ async def test_a_lease_takes_half_and_the_last_credits_whole(spool: Spool) -> No
     assert await figures(spool.control, "tenants/tenant") == (0, 1000, 0)
 
 
+@pytest.mark.each_postgres
 async def test_usage_and_release_move_what_was_reserved(spool: Spool) -> None:
     lease = await spool.acquire(spool.wish("tenant", 100))
     await spool.tell(spool.received(lease, 1), spool.received(lease, 2, credits=3))

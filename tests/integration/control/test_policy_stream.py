@@ -17,6 +17,7 @@ from control.announcements import Announcements
 from control.database import Connection, Database
 from control.store import leases, policy_log
 from mta.mailauth.sealing import open_sealed
+from mta.runtime import keyring
 from mta.runtime.refusals import Reason
 from tests.integration.control.harness import Control, new_id, running
 
@@ -89,6 +90,7 @@ async def suppress(control: Control, address: str, tenant: str = "tenants/operat
     await control.call(control.suppressions.CreateSuppression, request)
 
 
+@pytest.mark.each_postgres
 async def test_a_new_node_gets_everything_in_force(control: Control, database: Database) -> None:
     tenant = await control.tenant("tenant")
     await suppress(control, "Ann@Example.NET", tenant)
@@ -104,12 +106,12 @@ async def test_a_new_node_gets_everything_in_force(control: Control, database: D
     assert keys(replica, "suppression") == {("tenant", "ann@example.net")}
     assert keys(replica, "domain") == {("verified.test",)}
     assert len(keys(replica, "api_key")) == 1
-    sealing_key = bytes.fromhex(control.options.path("secrets", "sealing.key").read_text().strip())
+    sealing_keys = keyring.read(control.options.path("secrets", "sealing.key")).by_id
     dkim_keys = replica.records[("domain", "verified.test")].domain.dkim_keys
     assert [key.algorithm for key in dkim_keys] == [1, 2]
     for dkim_key in dkim_keys:
         sealed = dkim_key.sealed_private_key
-        assert open_sealed(sealing_key, sealed, "tenant", "verified.test", dkim_key.selector)
+        assert open_sealed(sealing_keys, sealed, "tenant", "verified.test", dkim_key.selector)
 
 
 async def test_changes_arrive_within_a_second_and_in_order(control: Control, database: Database) -> None:

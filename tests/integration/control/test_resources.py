@@ -12,6 +12,7 @@ from barua.control.v1 import (
     credential_service_pb2,
     domain_pb2,
     domain_service_pb2,
+    suppression_pb2,
     suppression_service_pb2,
     tenant_pb2,
     tenant_service_pb2,
@@ -26,6 +27,7 @@ from tests.integration.control.harness import Control, basic, new_id
 from tests.support.dns import DnsServer, Failure
 
 
+@pytest.mark.each_postgres
 async def test_a_tenant_is_kept_as_it_was_given(control: Control) -> None:
     given = tenant_pb2.Tenant(
         display_name="Zoë & Sons",
@@ -128,7 +130,7 @@ async def test_a_suppression_is_replaced_and_taken_back(control: Control) -> Non
     create = CreateSuppressionRequest(parent=tenant, address='"Ann"@BÜCHER.example')
     made = await control.call(control.suppressions.CreateSuppression, create)
     assert made.name == f"{tenant}/suppressions/ann@xn--bcher-kva.example"
-    create.suppression.reason = suppression_service_pb2.Suppression.REASON_COMPLAINT
+    create.suppression.reason = suppression_pb2.Suppression.REASON_COMPLAINT
     create.suppression.note = "feedback loop"
     again = await control.call(control.suppressions.CreateSuppression, create)
     assert (again.create_time, again.reason, again.note) == (made.create_time, 4, "feedback loop")

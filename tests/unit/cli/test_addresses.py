@@ -4,9 +4,10 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
 from control.supervisor import addresses
-from mta.runtime.options import BridgeOptions, ControlOptions, Options, OptionsError
+from mta.runtime.options import BridgeOptions, ControlOptions, Options, OptionsError, split_address
 
 
 @pytest.fixture
@@ -18,6 +19,18 @@ def taken() -> Iterator[int]:
 def test_a_port_in_use_names_port_and_option(taken: int, free: Options) -> None:
     with pytest.raises(OptionsError, match=rf"port {taken} is in use .*bridge\.listen"):
         addresses.check(_with_bridge(free, f"127.0.0.1:{taken}"))
+
+
+def test_the_demos_dns_takes_datagrams(free: Options) -> None:
+    demo = replace(free, demo=True)
+    addresses.check(demo)
+    host, port = split_address(free.inbox.dns_listen)
+    with socket.create_server((host, port)):
+        addresses.check(demo)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((host, port))
+        with pytest.raises(OptionsError, match=rf"port {port} is in use .*inbox\.dns_listen"):
+            addresses.check(demo)
 
 
 def test_free_ports_pass(free: Options) -> None:
@@ -54,8 +67,6 @@ def test_wildcards_are_reached_by_loopback(address: str, reached: str) -> None:
 
 
 def _with_bridge(options: Options, listen: str) -> Options:
-    from msgspec.structs import replace
-
     return replace(options, bridge=BridgeOptions(listen=listen, metrics_listen=options.bridge.metrics_listen))
 
 

@@ -65,6 +65,13 @@ def test_demo_sends_everything_to_the_inbox_whatever_the_file_says() -> None:
     assert [listener.plaintext_auth for listener in derived.mta.listeners] == [True, False]
 
 
+def test_demo_asks_its_own_dns_unless_the_file_names_another() -> None:
+    assert effective.derive(Options(demo=True), TLS).control.dns_nameservers == ["127.0.0.1:8053"]
+    assert effective.derive(Options(), TLS).control.dns_nameservers == []
+    named = Options(demo=True, control=ControlOptions(dns_nameservers=["192.0.2.1:53"]))
+    assert effective.derive(named, TLS).control.dns_nameservers == ["192.0.2.1:53"]
+
+
 def test_without_demo_routes_and_certificates_stay() -> None:
     own = [RouteOptions(domain="example.com", target="mx.example.com:25")]
     derived = effective.derive(Options(mta=MtaOptions(routes=own)), TlsFiles())

@@ -64,7 +64,8 @@ class Control(TenantServiceServicer, CreditServiceServicer):
 @pytest.fixture
 async def control() -> AsyncIterator[tuple[Control, str]]:
     """The server and its address."""
-    servicer = Control()  # type: ignore[abstract] - the other methods answer UNIMPLEMENTED
+    # The other methods answer UNIMPLEMENTED.
+    servicer = Control()  # type: ignore[abstract]
     server, address = rpc.new_server(), f"127.0.0.1:{free_port()}"
     add_TenantServiceServicer_to_server(servicer, server)
     add_CreditServiceServicer_to_server(servicer, server)
@@ -188,10 +189,10 @@ async def test_pages(control: tuple[Control, str]) -> None:
 async def test_every_service_for_callers_is_an_attribute() -> None:
     """Leases are between nodes and control."""
     async with ControlClient("127.0.0.1:1") as control, MtaClient("127.0.0.1:1") as mta:
-        have = {type(value).__name__ for client in (control, mta) for value in vars(client).values()}
+        have = {type(value).__name__.lower() for client in (control, mta) for value in vars(client).values()}
     wanted = {
-        name.removesuffix("_pb2_grpc.py").title().replace("_", "") + "Stub"
+        path.name.removesuffix("_pb2_grpc.py").replace("_", "") + "stub"
         for area in ("control", "mta")
-        for name in (path.name for path in (ROOT / f"protos/gen/barua/{area}/v1").glob("*_service_pb2_grpc.py"))
+        for path in (ROOT / f"protos/gen/barua/{area}/v1").glob("*_service_pb2_grpc.py")
     }
-    assert wanted - have == {"LeaseServiceStub", "WorkerServiceStub"}
+    assert wanted - have == {"leaseservicestub", "workerservicestub"}

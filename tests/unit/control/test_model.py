@@ -66,9 +66,9 @@ def test_amounts_pages_and_scopes() -> None:
     assert [fields.page_size(value) for value in (0, 7, 5000)] == [50, 7, 1000]
     with pytest.raises(Refusal):
         fields.page_size(-1)
-    assert fields.scopes([], "scopes") == ["mail"]
+    assert fields.scopes([], "scopes", {"credits"}) == ["mail"]
     with pytest.raises(Refusal):
-        fields.scopes(["mail", "root"], "scopes")
+        fields.scopes(["mail", "root"], "scopes", {"credits"})
 
 
 ADDRESSES = [
@@ -145,6 +145,7 @@ def test_roles() -> None:
         Role.RESELLER: [Access.READ, Access.WRITE, Access.RESELL],
         Role.TENANT: [Access.READ, Access.WRITE],
         Role.READ_ONLY: [Access.READ],
+        Role.SENDER: [],
         Role.NODE: [Access.NODE],
     }
 

@@ -1,16 +1,12 @@
-"""Passwords and the sealing key."""
+"""Passwords."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Iterable
-from pathlib import Path
 
 import pytest
 
-from control import sealing
 from control.passwords import FAILURE_SECONDS, MAX_FAILURES, MAX_PENDING, Passwords
-from mta.mailauth.sealing import SealError, open_sealed
-from mta.runtime.options import OptionsError
 from mta.runtime.refusals import Reason, Refusal
 
 
@@ -82,27 +78,3 @@ async def test_the_same_password_is_hashed_once_for_calls_that_come_together(pas
 async def reasons(tries: Iterable[Awaitable[bool]]) -> list[Reason]:
     results = await asyncio.gather(*tries, return_exceptions=True)
     return [result.reason for result in results if isinstance(result, Refusal)]
-
-
-def test_what_is_sealed_opens_for_its_place_only(tmp_path: Path) -> None:
-    path = tmp_path / "secrets" / "sealing.key"
-    sealer = sealing.load(path)
-    key = bytes.fromhex(path.read_text().strip())
-    sealed = sealer.seal(b"private", "tenant", "x.test", "s1")
-    assert open_sealed(key, sealed, "tenant", "x.test", "s1") == b"private"
-    with pytest.raises(SealError):
-        open_sealed(key, sealed, "other", "x.test", "s1")
-    assert sealing.load(path).fingerprint(b"body") == sealer.fingerprint(b"body") != sealer.fingerprint(b"other")
-
-
-def test_a_key_file_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "secrets" / "sealing.key"
-    sealing.load(path)
-    path.chmod(0o640)
-    with pytest.raises(OptionsError, match="chmod 600"):
-        sealing.load(path)
-    path.chmod(0o600)
-    for bad in ("", "zz", "ab" * 31, "ab" * 33):
-        path.write_text(bad)
-        with pytest.raises(OptionsError, match="64 hexadecimal digits"):
-            sealing.load(path)

@@ -65,3 +65,28 @@ def test_an_address_is_in_its_own_network_and_block(address: ipaddress.IPv4Addre
     assert networks.block(text) == networks.block(canonical)
     block = networks.block(text)
     assert ("/" in block) == (ipaddress.ip_address(canonical).version == 6)
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("64:ff9b::8.8.8.8", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("169.254.169.254", False),
+        ("168.63.129.16", False),
+        ("224.0.0.1", False),
+        ("0.0.0.0", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("fc00::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::127.0.0.1", False),
+        ("64:ff9b::127.0.0.1", False),
+        ("2002:7f00:1::", False),
+    ],
+)
+def test_what_is_public(address: str, public: bool) -> None:
+    assert networks.is_public(ipaddress.ip_address(address)) is public

@@ -27,6 +27,7 @@ STATUSES = {
     Reason.INTERNAL: 500,
     Reason.MAIL_LOOP: 400,
     Reason.BAD_CONTENT: 400,
+    Reason.POSITION_LOST: 410,
 }
 
 

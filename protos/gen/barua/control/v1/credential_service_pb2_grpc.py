@@ -107,6 +107,7 @@ class CredentialServiceServicer:
     def CreateLogin(self, request, context):
         """Makes a login. Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for
         the caller. ALREADY_EXISTS: the username is taken on this platform. PERMISSION_DENIED: see the service.
+        FAILED_PRECONDITION: the tenant has 10,000 logins.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,7 +146,7 @@ class CredentialServiceServicer:
     def CreateApiKey(self, request, context):
         """Makes an API key and tells its secret once. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: unknown
         scope or another field malformed. PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated
-        answer lacks the secret.
+        answer lacks the secret. FAILED_PRECONDITION: the tenant has 10,000 keys.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,6 +42,7 @@ class CredentialServiceStub:
     CreateLogin: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.CreateLoginRequest, _credential_pb2.Login]
     """Makes a login. Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for
     the caller. ALREADY_EXISTS: the username is taken on this platform. PERMISSION_DENIED: see the service.
+    FAILED_PRECONDITION: the tenant has 10,000 logins.
     """
     GetLogin: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.GetLoginRequest, _credential_pb2.Login]
     """Reads a login. Read-only. NOT_FOUND: there is none."""
@@ -57,7 +58,7 @@ class CredentialServiceStub:
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.CreateApiKeyRequest, _credential_pb2.ApiKey]
     """Makes an API key and tells its secret once. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: unknown
     scope or another field malformed. PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated
-    answer lacks the secret.
+    answer lacks the secret. FAILED_PRECONDITION: the tenant has 10,000 keys.
     """
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.GetApiKeyRequest, _credential_pb2.ApiKey]
     """Reads an API key, without its secret. Read-only. NOT_FOUND: there is none."""
@@ -88,6 +89,7 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     CreateLogin: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.CreateLoginRequest, _credential_pb2.Login]  # type: ignore[assignment]
     """Makes a login. Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for
     the caller. ALREADY_EXISTS: the username is taken on this platform. PERMISSION_DENIED: see the service.
+    FAILED_PRECONDITION: the tenant has 10,000 logins.
     """
     GetLogin: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.GetLoginRequest, _credential_pb2.Login]  # type: ignore[assignment]
     """Reads a login. Read-only. NOT_FOUND: there is none."""
@@ -103,7 +105,7 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.CreateApiKeyRequest, _credential_pb2.ApiKey]  # type: ignore[assignment]
     """Makes an API key and tells its secret once. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: unknown
     scope or another field malformed. PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated
-    answer lacks the secret.
+    answer lacks the secret. FAILED_PRECONDITION: the tenant has 10,000 keys.
     """
     GetApiKey: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.GetApiKeyRequest, _credential_pb2.ApiKey]  # type: ignore[assignment]
     """Reads an API key, without its secret. Read-only. NOT_FOUND: there is none."""
@@ -137,6 +139,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_credential_pb2.Login, _abc.Awaitable[_credential_pb2.Login]]:
         """Makes a login. Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for
         the caller. ALREADY_EXISTS: the username is taken on this platform. PERMISSION_DENIED: see the service.
+        FAILED_PRECONDITION: the tenant has 10,000 logins.
         """
 
     @_abc_1.abstractmethod
@@ -182,7 +185,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_credential_pb2.ApiKey, _abc.Awaitable[_credential_pb2.ApiKey]]:
         """Makes an API key and tells its secret once. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: unknown
         scope or another field malformed. PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated
-        answer lacks the secret.
+        answer lacks the secret. FAILED_PRECONDITION: the tenant has 10,000 keys.
         """
 
     @_abc_1.abstractmethod

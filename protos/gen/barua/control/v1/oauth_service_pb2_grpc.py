@@ -87,7 +87,7 @@ class OAuthServiceServicer:
     def CreateOAuthClient(self, request, context):
         """Makes a client and tells its secret once. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: unknown scope
         or another field malformed. PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated answer
-        lacks the secret.
+        lacks the secret. FAILED_PRECONDITION: the tenant has 10,000 clients.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,7 @@ class OAuthServiceStub:
     CreateOAuthClient: _grpc.UnaryUnaryMultiCallable[_oauth_service_pb2.CreateOAuthClientRequest, _oauth_client_pb2.OAuthClient]
     """Makes a client and tells its secret once. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: unknown scope
     or another field malformed. PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated answer
-    lacks the secret.
+    lacks the secret. FAILED_PRECONDITION: the tenant has 10,000 clients.
     """
     GetOAuthClient: _grpc.UnaryUnaryMultiCallable[_oauth_service_pb2.GetOAuthClientRequest, _oauth_client_pb2.OAuthClient]
     """Reads a client, without its secret. Read-only. NOT_FOUND: there is none."""
@@ -80,7 +80,7 @@ class OAuthServiceAsyncStub(OAuthServiceStub):
     CreateOAuthClient: _aio.UnaryUnaryMultiCallable[_oauth_service_pb2.CreateOAuthClientRequest, _oauth_client_pb2.OAuthClient]  # type: ignore[assignment]
     """Makes a client and tells its secret once. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: unknown scope
     or another field malformed. PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated answer
-    lacks the secret.
+    lacks the secret. FAILED_PRECONDITION: the tenant has 10,000 clients.
     """
     GetOAuthClient: _aio.UnaryUnaryMultiCallable[_oauth_service_pb2.GetOAuthClientRequest, _oauth_client_pb2.OAuthClient]  # type: ignore[assignment]
     """Reads a client, without its secret. Read-only. NOT_FOUND: there is none."""
@@ -121,7 +121,7 @@ class OAuthServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_oauth_client_pb2.OAuthClient, _abc.Awaitable[_oauth_client_pb2.OAuthClient]]:
         """Makes a client and tells its secret once. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: unknown scope
         or another field malformed. PERMISSION_DENIED: see the service. Idempotent with request_id, but a repeated answer
-        lacks the secret.
+        lacks the secret. FAILED_PRECONDITION: the tenant has 10,000 clients.
         """
 
     @_abc_1.abstractmethod

@@ -84,6 +84,7 @@ class TenantServiceServicer:
         caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant.
         FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
         FAILED_PRECONDITION: the parent is an account, the tree has 16 levels, or a limit max_tenants is reached.
+        PERMISSION_DENIED: an initial_login for a key or token, or initial_credits for one without the scope credits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,6 +41,7 @@ class TenantServiceStub:
     caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant.
     FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
     FAILED_PRECONDITION: the parent is an account, the tree has 16 levels, or a limit max_tenants is reached.
+    PERMISSION_DENIED: an initial_login for a key or token, or initial_credits for one without the scope credits.
     """
     GetTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.GetTenantRequest, _tenant_pb2.Tenant]
     """Returns one tenant, with the limits and the price that hold for it. Read-only. NOT_FOUND: not there for the caller."""
@@ -84,6 +85,7 @@ class TenantServiceAsyncStub(TenantServiceStub):
     caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant.
     FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
     FAILED_PRECONDITION: the parent is an account, the tree has 16 levels, or a limit max_tenants is reached.
+    PERMISSION_DENIED: an initial_login for a key or token, or initial_credits for one without the scope credits.
     """
     GetTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.GetTenantRequest, _tenant_pb2.Tenant]  # type: ignore[assignment]
     """Returns one tenant, with the limits and the price that hold for it. Read-only. NOT_FOUND: not there for the caller."""
@@ -130,6 +132,7 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant.
         FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
         FAILED_PRECONDITION: the parent is an account, the tree has 16 levels, or a limit max_tenants is reached.
+        PERMISSION_DENIED: an initial_login for a key or token, or initial_credits for one without the scope credits.
         """
 
     @_abc_1.abstractmethod

@@ -1,5 +1,6 @@
-"""What the verbs for logins, API keys and OAuth clients have in common: options for scopes, networks and times."""
+"""What the verbs for logins, API keys and OAuth clients have in common: options for scopes, networks, times; lists."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -7,7 +8,10 @@ import typer
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from control.cli.output import print_json, print_line
+from barua.control.v1.credential_pb2 import ApiKey
+from barua.control.v1.oauth_client_pb2 import OAuthClient
+
+from control.cli.output import as_data, last, moment, print_json, print_line, print_table
 from control.cli.session import Session
 
 TenantArgument = Annotated[str, typer.Argument(help="Tenant id.")]
@@ -45,3 +49,24 @@ def done(session: Session, text: str) -> None:
         print_json({"done": text})
     else:
         print_line(text)
+
+
+def print_secrets(session: Session, id_title: str, found: Sequence[ApiKey | OAuthClient]) -> None:
+    """Print API keys or OAuth clients, without their secrets."""
+    if session.json:
+        print_json([as_data(secret) for secret in found])
+        return
+    rows = [
+        (
+            last(secret.name),
+            "…" + secret.last_four,
+            secret.display_name,
+            " ".join(secret.scopes),
+            " ".join(secret.allowed_networks),
+            moment(secret.create_time),
+            moment(secret.expire_time),
+            moment(secret.last_used_time),
+        )
+        for secret in found
+    ]
+    print_table([id_title, "ends in", "name", "scopes", "networks", "made", "expires", "last used"], rows)

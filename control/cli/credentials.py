@@ -22,6 +22,7 @@ from control.cli.credential_options import (
     done,
     end_of,
     grace_of,
+    print_secrets,
 )
 from control.cli.output import CliError, as_data, last, moment, print_json, print_line, print_table
 from control.cli.session import Session, tenant_name, verb
@@ -71,23 +72,7 @@ async def list_keys(session: Session, tenant: TenantArgument) -> None:
         stub = CredentialServiceStub(operator.channel)
         request = credential_service_pb2.ListApiKeysRequest(parent=tenant_name(tenant))
         found = [key async for key in operator.pages(stub.ListApiKeys, request, "api_keys")]
-    if session.json:
-        print_json([as_data(key) for key in found])
-    else:
-        rows = [
-            (
-                last(key.name),
-                "…" + key.last_four,
-                key.display_name,
-                " ".join(key.scopes),
-                " ".join(key.allowed_networks),
-                moment(key.create_time),
-                moment(key.expire_time),
-                moment(key.last_used_time),
-            )
-            for key in found
-        ]
-        print_table(["id", "ends in", "name", "scopes", "networks", "made", "expires", "last used"], rows)
+    print_secrets(session, "id", found)
 
 
 @verb(keys, "rotate")

@@ -18,8 +18,9 @@ from control.cli.credential_options import (
     done,
     end_of,
     grace_of,
+    print_secrets,
 )
-from control.cli.output import as_data, last, moment, print_fields, print_json, print_table
+from control.cli.output import as_data, print_fields, print_json
 from control.cli.session import Session, tenant_name, verb
 
 app = typer.Typer(name="oauth", help="OAuth 2.0 clients (client credentials).", no_args_is_help=True)
@@ -55,23 +56,7 @@ async def list_(session: Session, tenant: TenantArgument) -> None:
         stub = OAuthServiceStub(operator.channel)
         request = oauth_service_pb2.ListOAuthClientsRequest(parent=tenant_name(tenant))
         found = [client async for client in operator.pages(stub.ListOAuthClients, request, "oauth_clients")]
-    if session.json:
-        print_json([as_data(client) for client in found])
-    else:
-        rows = [
-            (
-                last(client.name),
-                "…" + client.last_four,
-                client.display_name,
-                " ".join(client.scopes),
-                " ".join(client.allowed_networks),
-                moment(client.create_time),
-                moment(client.expire_time),
-                moment(client.last_used_time),
-            )
-            for client in found
-        ]
-        print_table(["client id", "ends in", "name", "scopes", "networks", "made", "expires", "last used"], rows)
+    print_secrets(session, "client id", found)
 
 
 @verb(app, "rotate")

@@ -61,13 +61,10 @@ class PolicyFollower:
         self._to_report = asyncio.Event()
 
     async def run(self) -> None:
-        """Follow the stream for ever."""
-        reporting = asyncio.create_task(self._report_for_ever(), name="policy-report")
-        try:
-            await self._follow_for_ever()
-        finally:
-            reporting.cancel()
-            await asyncio.gather(reporting, return_exceptions=True)
+        """Follow the stream and report for ever; if one of the two fails, so does the other."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._report_for_ever(), name="policy-report")
+            both.create_task(self._follow_for_ever(), name="policy-follow")
 
     async def _follow_for_ever(self) -> None:
         while True:

@@ -8,11 +8,14 @@ from barua.control.v1.credit_service_pb2_grpc import CreditServiceStub
 from barua.control.v1.dkim_key_service_pb2_grpc import DkimKeyServiceStub
 from barua.control.v1.domain_service_pb2_grpc import DomainServiceStub
 from barua.control.v1.egress_service_pb2_grpc import EgressServiceStub
+from barua.control.v1.engagement_service_pb2_grpc import EngagementServiceStub
 from barua.control.v1.event_service_pb2_grpc import EventServiceStub
 from barua.control.v1.history_service_pb2_grpc import HistoryServiceStub
 from barua.control.v1.list_validation_service_pb2_grpc import ListValidationServiceStub
 from barua.control.v1.oauth_service_pb2_grpc import OAuthServiceStub
+from barua.control.v1.pool_service_pb2_grpc import PoolServiceStub
 from barua.control.v1.quota_service_pb2_grpc import QuotaServiceStub
+from barua.control.v1.resubscription_service_pb2_grpc import ResubscriptionServiceStub
 from barua.control.v1.sender_service_pb2_grpc import SenderServiceStub
 from barua.control.v1.smtp_provider_service_pb2_grpc import SmtpProviderServiceStub
 from barua.control.v1.statistics_service_pb2_grpc import StatisticsServiceStub
@@ -43,12 +46,15 @@ class ControlClient(Connection):
         self.senders = self.service(SenderServiceStub(channel))
         self.templates = self.service(TemplateServiceStub(channel))
         self.suppressions = self.service(SuppressionServiceStub(channel))
+        self.resubscriptions = self.service(ResubscriptionServiceStub(channel))
         self.list_validation = self.service(ListValidationServiceStub(channel))
         self.egress = self.service(EgressServiceStub(channel))
+        self.pools = self.service(PoolServiceStub(channel))
         self.smtp_providers = self.service(SmtpProviderServiceStub(channel))
         self.webhooks = self.service(WebhookServiceStub(channel))
         self.alerts = self.service(AlertServiceStub(channel))
         self.history = self.service(HistoryServiceStub(channel))
+        self.engagement = self.service(EngagementServiceStub(channel))
         self.events = self.service(EventServiceStub(channel))
         self.statistics = self.service(StatisticsServiceStub(channel))
 

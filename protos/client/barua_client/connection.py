@@ -31,7 +31,7 @@ PAGE_SIZE = 1000
 HEALTH_POLL_SECONDS = 0.1
 
 _NOBODY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-_READING = ("Get", "List", "Check", "Search", "Explain", "Audit", "Render", "Validate")
+_READING = ("Get", "BatchGet", "List", "Count", "Check", "Search", "Explain", "Audit", "Render", "Validate")
 """How methods begin that change nothing."""
 
 Answer = TypeVar("Answer")
@@ -159,6 +159,8 @@ class Connection:
             if not answer.next_page_token:
                 return
             asked.page_token = answer.next_page_token
+            if "skip" in asked.DESCRIPTOR.fields_by_name:
+                asked.ClearField("skip")  # it would count anew from the token's place
 
     async def wait_until_serving(self, seconds: float) -> None:
         """Return when the server says through its health service that it serves. Raises Unreachable."""
@@ -208,7 +210,8 @@ def _named(request: Any) -> Any:
 
 def _repeatable(request: Message) -> bool:
     """Whether a request can be made again although it may have been carried out."""
-    return "request_id" in request.DESCRIPTOR.fields_by_name or request.DESCRIPTOR.name.startswith(_READING)
+    named = "request_id" in request.DESCRIPTOR.fields_by_name or bool(getattr(request, "idempotency_key", ""))
+    return named or request.DESCRIPTOR.name.startswith(_READING)
 
 
 def _repeated(answer: Message) -> str:

@@ -40,7 +40,7 @@ class AlertRule(_message.Message):
         METRIC_DEFERRAL_RATE: AlertRule._Metric.ValueType  # 2
         """Attempts that failed for now, as a share of all attempts. Fires above the threshold."""
         METRIC_COMPLAINT_RATE: AlertRule._Metric.ValueType  # 3
-        """Complaints as a share of deliveries. Reserved: there is no source of complaints yet, so it is refused."""
+        """Complaints as a share of deliveries. Fires above the threshold."""
         METRIC_DELIVERED_RATE: AlertRule._Metric.ValueType  # 4
         """Recipients that were delivered, as a share of those that were finished. Fires below the threshold."""
         METRIC_BALANCE: AlertRule._Metric.ValueType  # 5
@@ -64,7 +64,7 @@ class AlertRule(_message.Message):
     METRIC_DEFERRAL_RATE: AlertRule.Metric.ValueType  # 2
     """Attempts that failed for now, as a share of all attempts. Fires above the threshold."""
     METRIC_COMPLAINT_RATE: AlertRule.Metric.ValueType  # 3
-    """Complaints as a share of deliveries. Reserved: there is no source of complaints yet, so it is refused."""
+    """Complaints as a share of deliveries. Fires above the threshold."""
     METRIC_DELIVERED_RATE: AlertRule.Metric.ValueType  # 4
     """Recipients that were delivered, as a share of those that were finished. Fires below the threshold."""
     METRIC_BALANCE: AlertRule.Metric.ValueType  # 5
@@ -120,6 +120,7 @@ class AlertRule(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`tenants/{tenant}/alertRules/{alert_rule}`."""
     display_name: _builtins.str
@@ -146,6 +147,8 @@ class AlertRule(_message.Message):
     """The value at the last evaluation; absent: there was too little to judge."""
     etag: _builtins.str
     """Changes with each write; a stale one is refused."""
+    number: _builtins.int
+    """A small number, unique on the platform among alert rules, that never changes."""
     @_builtins.property
     def window(self) -> _duration_pb2.Duration:
         """The time that rates look back, 1 minute to 24 hours; absent: 1 hour. Other metrics are of the moment."""
@@ -196,10 +199,11 @@ class AlertRule(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_last_value", b"_last_value", "_notify_webhooks", b"_notify_webhooks", "cooldown", b"cooldown", "create_time", b"create_time", "enabled", b"enabled", "evaluate_time", b"evaluate_time", "last_value", b"last_value", "notify_webhooks", b"notify_webhooks", "state_since_time", b"state_since_time", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_last_value", b"_last_value", "_notify_webhooks", b"_notify_webhooks", "cooldown", b"cooldown", "create_time", b"create_time", "display_name", b"display_name", "emails", b"emails", "enabled", b"enabled", "etag", b"etag", "evaluate_time", b"evaluate_time", "hysteresis", b"hysteresis", "include_subtree", b"include_subtree", "last_value", b"last_value", "metric", b"metric", "minimum_volume", b"minimum_volume", "name", b"name", "notify_webhooks", b"notify_webhooks", "state", b"state", "state_since_time", b"state_since_time", "threshold", b"threshold", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_last_value", b"_last_value", "_notify_webhooks", b"_notify_webhooks", "cooldown", b"cooldown", "create_time", b"create_time", "display_name", b"display_name", "emails", b"emails", "enabled", b"enabled", "etag", b"etag", "evaluate_time", b"evaluate_time", "hysteresis", b"hysteresis", "include_subtree", b"include_subtree", "last_value", b"last_value", "metric", b"metric", "minimum_volume", b"minimum_volume", "name", b"name", "notify_webhooks", b"notify_webhooks", "number", b"number", "state", b"state", "state_since_time", b"state_since_time", "threshold", b"threshold", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015

@@ -28,7 +28,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$barua/control/v1/alert_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1c\x62\x61rua/control/v1/alert.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"\x9c\x01\n\x16\x43reateAlertRuleRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x35\n\nalert_rule\x18\x02 \x01(\x0b\x32\x1b.barua.control.v1.AlertRuleB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\")\n\x13GetAlertRuleRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"`\n\x15ListAlertRulesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"c\n\x16ListAlertRulesResponse\x12\x30\n\x0b\x61lert_rules\x18\x01 \x03(\x0b\x32\x1b.barua.control.v1.AlertRule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbd\x01\n\x16UpdateAlertRuleRequest\x12\x35\n\nalert_rule\x18\x01 \x01(\x0b\x32\x1b.barua.control.v1.AlertRuleB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"w\n\x16\x44\x65leteAlertRuleRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x8f\x01\n\x11ListAlertsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nalert_rule\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\topen_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\"V\n\x12ListAlertsResponse\x12\'\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x17.barua.control.v1.Alert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x17\x41\x63knowledgeAlertRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04note\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x32\x81\x05\n\x0c\x41lertService\x12X\n\x0f\x43reateAlertRule\x12(.barua.control.v1.CreateAlertRuleRequest\x1a\x1b.barua.control.v1.AlertRule\x12R\n\x0cGetAlertRule\x12%.barua.control.v1.GetAlertRuleRequest\x1a\x1b.barua.control.v1.AlertRule\x12\x63\n\x0eListAlertRules\x12\'.barua.control.v1.ListAlertRulesRequest\x1a(.barua.control.v1.ListAlertRulesResponse\x12X\n\x0fUpdateAlertRule\x12(.barua.control.v1.UpdateAlertRuleRequest\x1a\x1b.barua.control.v1.AlertRule\x12S\n\x0f\x44\x65leteAlertRule\x12(.barua.control.v1.DeleteAlertRuleRequest\x1a\x16.google.protobuf.Empty\x12W\n\nListAlerts\x12#.barua.control.v1.ListAlertsRequest\x1a$.barua.control.v1.ListAlertsResponse\x12V\n\x10\x41\x63knowledgeAlert\x12).barua.control.v1.AcknowledgeAlertRequest\x1a\x17.barua.control.v1.Alertb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$barua/control/v1/alert_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1c\x62\x61rua/control/v1/alert.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"\x9c\x01\n\x16\x43reateAlertRuleRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x35\n\nalert_rule\x18\x02 \x01(\x0b\x32\x1b.barua.control.v1.AlertRuleB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\")\n\x13GetAlertRuleRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xd3\x01\n\x15ListAlertRulesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04skip\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06search\x18\x0b \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06number\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\r \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ount_total\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x01\"w\n\x16ListAlertRulesResponse\x12\x30\n\x0b\x61lert_rules\x18\x01 \x03(\x0b\x32\x1b.barua.control.v1.AlertRule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\n \x01(\x05\"\xbd\x01\n\x16UpdateAlertRuleRequest\x12\x35\n\nalert_rule\x18\x01 \x01(\x0b\x32\x1b.barua.control.v1.AlertRuleB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"w\n\x16\x44\x65leteAlertRuleRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x8f\x01\n\x11ListAlertsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nalert_rule\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\topen_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\"V\n\x12ListAlertsResponse\x12\'\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x17.barua.control.v1.Alert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x17\x41\x63knowledgeAlertRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04note\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x32\x81\x05\n\x0c\x41lertService\x12X\n\x0f\x43reateAlertRule\x12(.barua.control.v1.CreateAlertRuleRequest\x1a\x1b.barua.control.v1.AlertRule\x12R\n\x0cGetAlertRule\x12%.barua.control.v1.GetAlertRuleRequest\x1a\x1b.barua.control.v1.AlertRule\x12\x63\n\x0eListAlertRules\x12\'.barua.control.v1.ListAlertRulesRequest\x1a(.barua.control.v1.ListAlertRulesResponse\x12X\n\x0fUpdateAlertRule\x12(.barua.control.v1.UpdateAlertRuleRequest\x1a\x1b.barua.control.v1.AlertRule\x12S\n\x0f\x44\x65leteAlertRule\x12(.barua.control.v1.DeleteAlertRuleRequest\x1a\x16.google.protobuf.Empty\x12W\n\nListAlerts\x12#.barua.control.v1.ListAlertsRequest\x1a$.barua.control.v1.ListAlertsResponse\x12V\n\x10\x41\x63knowledgeAlert\x12).barua.control.v1.AcknowledgeAlertRequest\x1a\x17.barua.control.v1.Alertb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +51,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTALERTRULESREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTALERTRULESREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTALERTRULESREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTALERTRULESREQUEST'].fields_by_name['skip']._loaded_options = None
+  _globals['_LISTALERTRULESREQUEST'].fields_by_name['skip']._serialized_options = b'\342A\001\001'
+  _globals['_LISTALERTRULESREQUEST'].fields_by_name['search']._loaded_options = None
+  _globals['_LISTALERTRULESREQUEST'].fields_by_name['search']._serialized_options = b'\342A\001\001'
+  _globals['_LISTALERTRULESREQUEST'].fields_by_name['number']._loaded_options = None
+  _globals['_LISTALERTRULESREQUEST'].fields_by_name['number']._serialized_options = b'\342A\001\001'
+  _globals['_LISTALERTRULESREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTALERTRULESREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001'
+  _globals['_LISTALERTRULESREQUEST'].fields_by_name['count_total']._loaded_options = None
+  _globals['_LISTALERTRULESREQUEST'].fields_by_name['count_total']._serialized_options = b'\342A\001\001'
   _globals['_UPDATEALERTRULEREQUEST'].fields_by_name['alert_rule']._loaded_options = None
   _globals['_UPDATEALERTRULEREQUEST'].fields_by_name['alert_rule']._serialized_options = b'\342A\001\002'
   _globals['_UPDATEALERTRULEREQUEST'].fields_by_name['update_mask']._loaded_options = None
@@ -89,20 +99,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEALERTRULEREQUEST']._serialized_end=341
   _globals['_GETALERTRULEREQUEST']._serialized_start=343
   _globals['_GETALERTRULEREQUEST']._serialized_end=384
-  _globals['_LISTALERTRULESREQUEST']._serialized_start=386
-  _globals['_LISTALERTRULESREQUEST']._serialized_end=482
-  _globals['_LISTALERTRULESRESPONSE']._serialized_start=484
-  _globals['_LISTALERTRULESRESPONSE']._serialized_end=583
-  _globals['_UPDATEALERTRULEREQUEST']._serialized_start=586
-  _globals['_UPDATEALERTRULEREQUEST']._serialized_end=775
-  _globals['_DELETEALERTRULEREQUEST']._serialized_start=777
-  _globals['_DELETEALERTRULEREQUEST']._serialized_end=896
-  _globals['_LISTALERTSREQUEST']._serialized_start=899
-  _globals['_LISTALERTSREQUEST']._serialized_end=1042
-  _globals['_LISTALERTSRESPONSE']._serialized_start=1044
-  _globals['_LISTALERTSRESPONSE']._serialized_end=1130
-  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_start=1132
-  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_end=1252
-  _globals['_ALERTSERVICE']._serialized_start=1255
-  _globals['_ALERTSERVICE']._serialized_end=1896
+  _globals['_LISTALERTRULESREQUEST']._serialized_start=387
+  _globals['_LISTALERTRULESREQUEST']._serialized_end=598
+  _globals['_LISTALERTRULESRESPONSE']._serialized_start=600
+  _globals['_LISTALERTRULESRESPONSE']._serialized_end=719
+  _globals['_UPDATEALERTRULEREQUEST']._serialized_start=722
+  _globals['_UPDATEALERTRULEREQUEST']._serialized_end=911
+  _globals['_DELETEALERTRULEREQUEST']._serialized_start=913
+  _globals['_DELETEALERTRULEREQUEST']._serialized_end=1032
+  _globals['_LISTALERTSREQUEST']._serialized_start=1035
+  _globals['_LISTALERTSREQUEST']._serialized_end=1178
+  _globals['_LISTALERTSRESPONSE']._serialized_start=1180
+  _globals['_LISTALERTSRESPONSE']._serialized_end=1266
+  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_start=1268
+  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_end=1388
+  _globals['_ALERTSERVICE']._serialized_start=1391
+  _globals['_ALERTSERVICE']._serialized_end=2032
 # @@protoc_insertion_point(module_scope)

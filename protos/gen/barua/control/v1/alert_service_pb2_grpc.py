@@ -95,7 +95,8 @@ class AlertServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAlertRules(self, request, context):
-        """Lists a tenant's own rules, by id. Read-only. NOT_FOUND: no such tenant for the caller.
+        """Lists a tenant's own rules. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+        field is malformed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

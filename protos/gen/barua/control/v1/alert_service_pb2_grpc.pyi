@@ -43,7 +43,9 @@ class AlertServiceStub:
     GetAlertRule: _grpc.UnaryUnaryMultiCallable[_alert_service_pb2.GetAlertRuleRequest, _alert_pb2.AlertRule]
     """Returns one rule. Read-only. NOT_FOUND: not there for the caller."""
     ListAlertRules: _grpc.UnaryUnaryMultiCallable[_alert_service_pb2.ListAlertRulesRequest, _alert_service_pb2.ListAlertRulesResponse]
-    """Lists a tenant's own rules, by id. Read-only. NOT_FOUND: no such tenant for the caller."""
+    """Lists a tenant's own rules. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+    field is malformed.
+    """
     UpdateAlertRule: _grpc.UnaryUnaryMultiCallable[_alert_service_pb2.UpdateAlertRuleRequest, _alert_pb2.AlertRule]
     """Changes a rule. Disabling one ends its firing. INVALID_ARGUMENT: a field or the mask is wrong. NOT_FOUND: not there
     for the caller. ABORTED: stale etag. FAILED_PRECONDITION: an address in `emails` is not the tenant's own.
@@ -73,7 +75,9 @@ class AlertServiceAsyncStub(AlertServiceStub):
     GetAlertRule: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetAlertRuleRequest, _alert_pb2.AlertRule]  # type: ignore[assignment]
     """Returns one rule. Read-only. NOT_FOUND: not there for the caller."""
     ListAlertRules: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListAlertRulesRequest, _alert_service_pb2.ListAlertRulesResponse]  # type: ignore[assignment]
-    """Lists a tenant's own rules, by id. Read-only. NOT_FOUND: no such tenant for the caller."""
+    """Lists a tenant's own rules. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+    field is malformed.
+    """
     UpdateAlertRule: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.UpdateAlertRuleRequest, _alert_pb2.AlertRule]  # type: ignore[assignment]
     """Changes a rule. Disabling one ends its firing. INVALID_ARGUMENT: a field or the mask is wrong. NOT_FOUND: not there
     for the caller. ABORTED: stale etag. FAILED_PRECONDITION: an address in `emails` is not the tenant's own.
@@ -118,7 +122,9 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.ListAlertRulesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alert_service_pb2.ListAlertRulesResponse, _abc.Awaitable[_alert_service_pb2.ListAlertRulesResponse]]:
-        """Lists a tenant's own rules, by id. Read-only. NOT_FOUND: no such tenant for the caller."""
+        """Lists a tenant's own rules. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+        field is malformed.
+        """
 
     @_abc_1.abstractmethod
     def UpdateAlertRule(

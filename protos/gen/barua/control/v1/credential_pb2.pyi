@@ -20,6 +20,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ApiKeyView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApiKeyViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApiKeyView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    API_KEY_VIEW_UNSPECIFIED: _ApiKeyView.ValueType  # 0
+    """As API_KEY_VIEW_BASIC."""
+    API_KEY_VIEW_BASIC: _ApiKeyView.ValueType  # 1
+    """Everything but secrets."""
+    API_KEY_VIEW_WITH_SECRET: _ApiKeyView.ValueType  # 2
+    """The secrets of recoverable keys, too."""
+
+class ApiKeyView(_ApiKeyView, metaclass=_ApiKeyViewEnumTypeWrapper):
+    """What is told of API keys."""
+
+API_KEY_VIEW_UNSPECIFIED: ApiKeyView.ValueType  # 0
+"""As API_KEY_VIEW_BASIC."""
+API_KEY_VIEW_BASIC: ApiKeyView.ValueType  # 1
+"""Everything but secrets."""
+API_KEY_VIEW_WITH_SECRET: ApiKeyView.ValueType  # 2
+"""The secrets of recoverable keys, too."""
+Global___ApiKeyView: _TypeAlias = ApiKeyView  # noqa: Y015
+
 @_typing.final
 class Login(_message.Message):
     """A username and password: for SMTP AUTH, for HTTP Basic and for this API. The password is kept as an argon2id hash
@@ -121,7 +145,9 @@ Global___Login: _TypeAlias = Login  # noqa: Y015
 
 @_typing.final
 class ApiKey(_message.Message):
-    """A key for the JSON APIs, for injection over gRPC and for this API. Only a hash of its secret is kept."""
+    """A key for the JSON APIs, for injection over gRPC and for this API. Only a hash of its secret is kept, unless the key is
+    recoverable.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -137,16 +163,26 @@ class ApiKey(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     LAST_USED_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    RECOVERABLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`tenants/{tenant}/apiKeys/{id}`."""
     display_name: _builtins.str
     """For people, at most 200 characters."""
     secret_key: _builtins.str
-    """The whole key, `bk_{id}_{secret}`: only in the answers of CreateApiKey and RotateApiKey, never again."""
+    """The whole key, `bk_{id}_{secret}`: in the answers of CreateApiKey and RotateApiKey, and after that only of a
+    recoverable key, with the view API_KEY_VIEW_WITH_SECRET.
+    """
     last_four: _builtins.str
     """The last four characters of the secret, to recognise it by."""
     etag: _builtins.str
     """Changes with each change of the key."""
+    number: _builtins.int
+    """A small number, unique on the platform among API keys, that never changes."""
+    recoverable: _builtins.bool
+    """The key can be read again: its secret is kept, sealed with the keys of the platform, and told with the view
+    API_KEY_VIEW_WITH_SECRET. Set when the key is made; it cannot be changed later.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the key may do: "mail" is sending; "credits", "domains" and so on are the services of this API, and
@@ -192,10 +228,12 @@ class ApiKey(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         last_used_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        number: _builtins.int = ...,
+        recoverable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "previous_expire_time", b"previous_expire_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "last_four", b"last_four", "last_used_time", b"last_used_time", "name", b"name", "previous_expire_time", b"previous_expire_time", "scopes", b"scopes", "secret_key", b"secret_key", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "last_four", b"last_four", "last_used_time", b"last_used_time", "name", b"name", "number", b"number", "previous_expire_time", b"previous_expire_time", "recoverable", b"recoverable", "scopes", b"scopes", "secret_key", b"secret_key", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -233,7 +233,7 @@ class CreateApiKeyRequest(_message.Message):
     """Check everything, change nothing."""
     @_builtins.property
     def api_key(self) -> _credential_pb2.ApiKey:
-        """The key; display_name, scopes, allowed_networks and expire_time are read. No scopes: "mail"."""
+        """The key; display_name, scopes, allowed_networks, expire_time and recoverable are read. No scopes: "mail"."""
 
     def __init__(
         self,
@@ -258,16 +258,22 @@ class GetApiKeyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`tenants/{tenant}/apiKeys/{id}`."""
+    view: _credential_pb2.ApiKeyView.ValueType
+    """What is told. API_KEY_VIEW_WITH_SECRET is for callers that may change credentials and are not limited to fewer
+    scopes than the key has (PERMISSION_DENIED).
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        view: _credential_pb2.ApiKeyView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -282,22 +288,52 @@ class ListApiKeysRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    COUNT_TOTAL_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    INCLUDE_DESCENDANTS_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`tenants/{tenant}`."""
     page_size: _builtins.int
     """Default 50, maximum 1000; larger is lowered, negative is an error."""
     page_token: _builtins.str
     """From the answer before."""
+    skip: _builtins.int
+    """Leave out so many before the page, 0 to 1,000,000; with a page token, so many after its place."""
+    search: _builtins.str
+    """Only those with this text in their id or display name, whatever its case; at most 320 characters."""
+    number: _builtins.int
+    """Only the key with this number; 0: all of them."""
+    order_by: _builtins.str
+    """"name" (the default), "number" or "number desc"; numbers rise with the time of making."""
+    count_total: _builtins.bool
+    """Count all that match, for total_size."""
+    view: _credential_pb2.ApiKeyView.ValueType
+    """What is told. API_KEY_VIEW_WITH_SECRET is for callers that may change credentials and are not limited to fewer
+    scopes than the key has (PERMISSION_DENIED).
+    """
+    include_descendants: _builtins.bool
+    """Those of the tenants below, too."""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        skip: _builtins.int = ...,
+        search: _builtins.str = ...,
+        number: _builtins.int = ...,
+        order_by: _builtins.str = ...,
+        count_total: _builtins.bool = ...,
+        view: _credential_pb2.ApiKeyView.ValueType = ...,
+        include_descendants: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count_total", b"count_total", "include_descendants", b"include_descendants", "number", b"number", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "search", b"search", "skip", b"skip", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -311,8 +347,11 @@ class ListApiKeysResponse(_message.Message):
 
     API_KEYS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """For the next page; empty: there is none."""
+    total_size: _builtins.int
+    """How many match, on all pages; 0 without count_total."""
     @_builtins.property
     def api_keys(self) -> _containers.RepeatedCompositeFieldContainer[_credential_pb2.ApiKey]:
         """This page."""
@@ -322,10 +361,11 @@ class ListApiKeysResponse(_message.Message):
         *,
         api_keys: _abc.Iterable[_credential_pb2.ApiKey] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_keys", b"api_keys", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_keys", b"api_keys", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

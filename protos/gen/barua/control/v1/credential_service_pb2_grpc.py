@@ -153,14 +153,17 @@ class CredentialServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetApiKey(self, request, context):
-        """Reads an API key, without its secret. Read-only. NOT_FOUND: there is none.
+        """Reads an API key. Read-only. NOT_FOUND: there is none. PERMISSION_DENIED: its secret is asked for, and the caller
+        may not have it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListApiKeys(self, request, context):
-        """Lists a tenant's API keys without their secrets, by name. Read-only. NOT_FOUND: no such tenant for the caller.
+        """Lists a tenant's API keys. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a field is
+        malformed. PERMISSION_DENIED: secrets are asked for, and the caller may not have them; of keys with more scopes than
+        the caller is limited to, they are left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

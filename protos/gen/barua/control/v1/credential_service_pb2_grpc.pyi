@@ -61,9 +61,14 @@ class CredentialServiceStub:
     answer lacks the secret. FAILED_PRECONDITION: the tenant has 10,000 keys.
     """
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.GetApiKeyRequest, _credential_pb2.ApiKey]
-    """Reads an API key, without its secret. Read-only. NOT_FOUND: there is none."""
+    """Reads an API key. Read-only. NOT_FOUND: there is none. PERMISSION_DENIED: its secret is asked for, and the caller
+    may not have it.
+    """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ListApiKeysRequest, _credential_service_pb2.ListApiKeysResponse]
-    """Lists a tenant's API keys without their secrets, by name. Read-only. NOT_FOUND: no such tenant for the caller."""
+    """Lists a tenant's API keys. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a field is
+    malformed. PERMISSION_DENIED: secrets are asked for, and the caller may not have them; of keys with more scopes than
+    the caller is limited to, they are left out.
+    """
     UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.UpdateApiKeyRequest, _credential_pb2.ApiKey]
     """Changes display_name, scopes, allowed_networks or expire_time. Idempotent with request_id. NOT_FOUND: there is
     none. INVALID_ARGUMENT: a field or the mask is malformed. ABORTED: the etag is not the current one.
@@ -108,9 +113,14 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     answer lacks the secret. FAILED_PRECONDITION: the tenant has 10,000 keys.
     """
     GetApiKey: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.GetApiKeyRequest, _credential_pb2.ApiKey]  # type: ignore[assignment]
-    """Reads an API key, without its secret. Read-only. NOT_FOUND: there is none."""
+    """Reads an API key. Read-only. NOT_FOUND: there is none. PERMISSION_DENIED: its secret is asked for, and the caller
+    may not have it.
+    """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.ListApiKeysRequest, _credential_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
-    """Lists a tenant's API keys without their secrets, by name. Read-only. NOT_FOUND: no such tenant for the caller."""
+    """Lists a tenant's API keys. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a field is
+    malformed. PERMISSION_DENIED: secrets are asked for, and the caller may not have them; of keys with more scopes than
+    the caller is limited to, they are left out.
+    """
     UpdateApiKey: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.UpdateApiKeyRequest, _credential_pb2.ApiKey]  # type: ignore[assignment]
     """Changes display_name, scopes, allowed_networks or expire_time. Idempotent with request_id. NOT_FOUND: there is
     none. INVALID_ARGUMENT: a field or the mask is malformed. ABORTED: the etag is not the current one.
@@ -194,7 +204,9 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credential_service_pb2.GetApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credential_pb2.ApiKey, _abc.Awaitable[_credential_pb2.ApiKey]]:
-        """Reads an API key, without its secret. Read-only. NOT_FOUND: there is none."""
+        """Reads an API key. Read-only. NOT_FOUND: there is none. PERMISSION_DENIED: its secret is asked for, and the caller
+        may not have it.
+        """
 
     @_abc_1.abstractmethod
     def ListApiKeys(
@@ -202,7 +214,10 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credential_service_pb2.ListApiKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credential_service_pb2.ListApiKeysResponse, _abc.Awaitable[_credential_service_pb2.ListApiKeysResponse]]:
-        """Lists a tenant's API keys without their secrets, by name. Read-only. NOT_FOUND: no such tenant for the caller."""
+        """Lists a tenant's API keys. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a field is
+        malformed. PERMISSION_DENIED: secrets are asked for, and the caller may not have them; of keys with more scopes than
+        the caller is limited to, they are left out.
+        """
 
     @_abc_1.abstractmethod
     def UpdateApiKey(

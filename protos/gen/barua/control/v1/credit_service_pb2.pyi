@@ -32,6 +32,8 @@ class Balance(_message.Message):
     RESERVED_FIELD_NUMBER: _builtins.int
     CONSUMED_FIELD_NUMBER: _builtins.int
     EXPIRING_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    PAYING_TENANT_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """`tenants/{tenant}`."""
     balance: _builtins.int
@@ -42,6 +44,12 @@ class Balance(_message.Message):
     """Leased to nodes, not spent yet as far as is known."""
     consumed: _builtins.int
     """Spent since the beginning, less what was refunded."""
+    shared: _builtins.bool
+    """The tenant shares the balance of a tenant above it, which pays for its mail; all its own figures are 0."""
+    paying_tenant: _builtins.str
+    """`tenants/{tenant}` whose credits pay for its mail: itself, unless it shares; empty: one that the caller does not see.
+    Only in the answer of GetBalance.
+    """
     @_builtins.property
     def expiring(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExpiringCredits]:
         """Those of the available credits that expire, soonest first: the next 100 times. Only in the answer of GetBalance."""
@@ -55,10 +63,12 @@ class Balance(_message.Message):
         reserved: _builtins.int = ...,
         consumed: _builtins.int = ...,
         expiring: _abc.Iterable[Global___ExpiringCredits] | None = ...,
+        shared: _builtins.bool = ...,
+        paying_tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "balance", b"balance", "consumed", b"consumed", "expiring", b"expiring", "reserved", b"reserved", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "balance", b"balance", "consumed", b"consumed", "expiring", b"expiring", "paying_tenant", b"paying_tenant", "reserved", b"reserved", "shared", b"shared", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -382,8 +392,8 @@ class LedgerEntry(_message.Message):
     balance: _builtins.int
     """The tenant's credits that were not spent, available + reserved, after this entry."""
     counterparty: _builtins.str
-    """`tenants/{tenant}`: the other tenant of a transfer; empty: none, or one that the caller neither sees nor is directly
-    below.
+    """`tenants/{tenant}`: the other tenant of a transfer, or the one below that shares this balance and whose mail it was;
+    empty: none, or one that the caller neither sees nor is directly below.
     """
     actor: _builtins.str
     """Who asked for it: the tenant and which of its credentials, such as `tenants/acme (login ann)`; empty: Barua itself,

@@ -99,6 +99,7 @@ class CreditServiceServicer:
     def GrantCredits(self, request, context):
         """Issues new credits to a tenant. For the operator only (PERMISSION_DENIED). Idempotent with request_id.
         INVALID_ARGUMENT: the amount is not 1 to 10^15, or expire_time is not within the next 100 years.
+        FAILED_PRECONDITION: the tenant shares the balance of one above it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,8 +109,9 @@ class CreditServiceServicer:
         """Moves credits between a tenant and one below it, either way, all or nothing. Credits leased to nodes and not spent
         are called back first. NOT_FOUND: source or destination is not there for the caller. INVALID_ARGUMENT: the amount
         is not 1 to 10^15, or source and destination are the same or neither is above the other (field destination).
-        FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. UNAVAILABLE (CREDITS_UNAVAILABLE): leased
-        credits did not come back in time. Idempotent with request_id.
+        FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. FAILED_PRECONDITION: one of them shares the
+        balance of a tenant above it. UNAVAILABLE (CREDITS_UNAVAILABLE): leased credits did not come back in time.
+        Idempotent with request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

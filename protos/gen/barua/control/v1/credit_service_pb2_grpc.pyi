@@ -43,13 +43,15 @@ class CreditServiceStub:
     GrantCredits: _grpc.UnaryUnaryMultiCallable[_credit_service_pb2.GrantCreditsRequest, _credit_service_pb2.Balance]
     """Issues new credits to a tenant. For the operator only (PERMISSION_DENIED). Idempotent with request_id.
     INVALID_ARGUMENT: the amount is not 1 to 10^15, or expire_time is not within the next 100 years.
+    FAILED_PRECONDITION: the tenant shares the balance of one above it.
     """
     TransferCredits: _grpc.UnaryUnaryMultiCallable[_credit_service_pb2.TransferCreditsRequest, _credit_service_pb2.TransferCreditsResponse]
     """Moves credits between a tenant and one below it, either way, all or nothing. Credits leased to nodes and not spent
     are called back first. NOT_FOUND: source or destination is not there for the caller. INVALID_ARGUMENT: the amount
     is not 1 to 10^15, or source and destination are the same or neither is above the other (field destination).
-    FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. UNAVAILABLE (CREDITS_UNAVAILABLE): leased
-    credits did not come back in time. Idempotent with request_id.
+    FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. FAILED_PRECONDITION: one of them shares the
+    balance of a tenant above it. UNAVAILABLE (CREDITS_UNAVAILABLE): leased credits did not come back in time.
+    Idempotent with request_id.
     """
     ListLedgerEntries: _grpc.UnaryUnaryMultiCallable[_credit_service_pb2.ListLedgerEntriesRequest, _credit_service_pb2.ListLedgerEntriesResponse]
     """Lists what moved on a tenant's account, newest first. Read-only. INVALID_ARGUMENT: bad page token or size, an
@@ -89,13 +91,15 @@ class CreditServiceAsyncStub(CreditServiceStub):
     GrantCredits: _aio.UnaryUnaryMultiCallable[_credit_service_pb2.GrantCreditsRequest, _credit_service_pb2.Balance]  # type: ignore[assignment]
     """Issues new credits to a tenant. For the operator only (PERMISSION_DENIED). Idempotent with request_id.
     INVALID_ARGUMENT: the amount is not 1 to 10^15, or expire_time is not within the next 100 years.
+    FAILED_PRECONDITION: the tenant shares the balance of one above it.
     """
     TransferCredits: _aio.UnaryUnaryMultiCallable[_credit_service_pb2.TransferCreditsRequest, _credit_service_pb2.TransferCreditsResponse]  # type: ignore[assignment]
     """Moves credits between a tenant and one below it, either way, all or nothing. Credits leased to nodes and not spent
     are called back first. NOT_FOUND: source or destination is not there for the caller. INVALID_ARGUMENT: the amount
     is not 1 to 10^15, or source and destination are the same or neither is above the other (field destination).
-    FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. UNAVAILABLE (CREDITS_UNAVAILABLE): leased
-    credits did not come back in time. Idempotent with request_id.
+    FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. FAILED_PRECONDITION: one of them shares the
+    balance of a tenant above it. UNAVAILABLE (CREDITS_UNAVAILABLE): leased credits did not come back in time.
+    Idempotent with request_id.
     """
     ListLedgerEntries: _aio.UnaryUnaryMultiCallable[_credit_service_pb2.ListLedgerEntriesRequest, _credit_service_pb2.ListLedgerEntriesResponse]  # type: ignore[assignment]
     """Lists what moved on a tenant's account, newest first. Read-only. INVALID_ARGUMENT: bad page token or size, an
@@ -144,6 +148,7 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_credit_service_pb2.Balance, _abc.Awaitable[_credit_service_pb2.Balance]]:
         """Issues new credits to a tenant. For the operator only (PERMISSION_DENIED). Idempotent with request_id.
         INVALID_ARGUMENT: the amount is not 1 to 10^15, or expire_time is not within the next 100 years.
+        FAILED_PRECONDITION: the tenant shares the balance of one above it.
         """
 
     @_abc_1.abstractmethod
@@ -155,8 +160,9 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         """Moves credits between a tenant and one below it, either way, all or nothing. Credits leased to nodes and not spent
         are called back first. NOT_FOUND: source or destination is not there for the caller. INVALID_ARGUMENT: the amount
         is not 1 to 10^15, or source and destination are the same or neither is above the other (field destination).
-        FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. UNAVAILABLE (CREDITS_UNAVAILABLE): leased
-        credits did not come back in time. Idempotent with request_id.
+        FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the source has too few. FAILED_PRECONDITION: one of them shares the
+        balance of a tenant above it. UNAVAILABLE (CREDITS_UNAVAILABLE): leased credits did not come back in time.
+        Idempotent with request_id.
         """
 
     @_abc_1.abstractmethod

@@ -28,7 +28,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%barua/control/v1/domain_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1d\x62\x61rua/control/v1/domain.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"\xc1\x01\n\x13\x43reateDomainRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x64omain\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x08settings\x18\x03 \x01(\x0b\x32\x18.barua.control.v1.DomainB\x04\xe2\x41\x01\x01\x12\x15\n\x07trusted\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\"&\n\x10GetDomainRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"]\n\x12ListDomainsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"Y\n\x13ListDomainsResponse\x12)\n\x07\x64omains\x18\x01 \x03(\x0b\x32\x18.barua.control.v1.Domain\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb3\x01\n\x13UpdateDomainRequest\x12.\n\x06\x64omain\x18\x01 \x01(\x0b\x32\x18.barua.control.v1.DomainB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"`\n\x13VerifyDomainRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"_\n\x12\x43heckDomainRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"`\n\x13\x44\x65leteDomainRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x32\xc7\x04\n\rDomainService\x12O\n\x0c\x43reateDomain\x12%.barua.control.v1.CreateDomainRequest\x1a\x18.barua.control.v1.Domain\x12I\n\tGetDomain\x12\".barua.control.v1.GetDomainRequest\x1a\x18.barua.control.v1.Domain\x12Z\n\x0bListDomains\x12$.barua.control.v1.ListDomainsRequest\x1a%.barua.control.v1.ListDomainsResponse\x12O\n\x0cUpdateDomain\x12%.barua.control.v1.UpdateDomainRequest\x1a\x18.barua.control.v1.Domain\x12O\n\x0cVerifyDomain\x12%.barua.control.v1.VerifyDomainRequest\x1a\x18.barua.control.v1.Domain\x12M\n\x0b\x43heckDomain\x12$.barua.control.v1.CheckDomainRequest\x1a\x18.barua.control.v1.Domain\x12M\n\x0c\x44\x65leteDomain\x12%.barua.control.v1.DeleteDomainRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%barua/control/v1/domain_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1d\x62\x61rua/control/v1/domain.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"\xc1\x01\n\x13\x43reateDomainRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x64omain\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x08settings\x18\x03 \x01(\x0b\x32\x18.barua.control.v1.DomainB\x04\xe2\x41\x01\x01\x12\x15\n\x07trusted\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\"&\n\x10GetDomainRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xfa\x01\n\x12ListDomainsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04skip\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06search\x18\x0b \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06number\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\r \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ount_total\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\x08verified\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x0b\n\t_verified\"m\n\x13ListDomainsResponse\x12)\n\x07\x64omains\x18\x01 \x03(\x0b\x32\x18.barua.control.v1.Domain\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\n \x01(\x05\"\xb3\x01\n\x13UpdateDomainRequest\x12.\n\x06\x64omain\x18\x01 \x01(\x0b\x32\x18.barua.control.v1.DomainB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"`\n\x13VerifyDomainRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"_\n\x12\x43heckDomainRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"`\n\x13\x44\x65leteDomainRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x32\xc7\x04\n\rDomainService\x12O\n\x0c\x43reateDomain\x12%.barua.control.v1.CreateDomainRequest\x1a\x18.barua.control.v1.Domain\x12I\n\tGetDomain\x12\".barua.control.v1.GetDomainRequest\x1a\x18.barua.control.v1.Domain\x12Z\n\x0bListDomains\x12$.barua.control.v1.ListDomainsRequest\x1a%.barua.control.v1.ListDomainsResponse\x12O\n\x0cUpdateDomain\x12%.barua.control.v1.UpdateDomainRequest\x1a\x18.barua.control.v1.Domain\x12O\n\x0cVerifyDomain\x12%.barua.control.v1.VerifyDomainRequest\x1a\x18.barua.control.v1.Domain\x12M\n\x0b\x43heckDomain\x12$.barua.control.v1.CheckDomainRequest\x1a\x18.barua.control.v1.Domain\x12M\n\x0c\x44\x65leteDomain\x12%.barua.control.v1.DeleteDomainRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,6 +55,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTDOMAINSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTDOMAINSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTDOMAINSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTDOMAINSREQUEST'].fields_by_name['skip']._loaded_options = None
+  _globals['_LISTDOMAINSREQUEST'].fields_by_name['skip']._serialized_options = b'\342A\001\001'
+  _globals['_LISTDOMAINSREQUEST'].fields_by_name['search']._loaded_options = None
+  _globals['_LISTDOMAINSREQUEST'].fields_by_name['search']._serialized_options = b'\342A\001\001'
+  _globals['_LISTDOMAINSREQUEST'].fields_by_name['number']._loaded_options = None
+  _globals['_LISTDOMAINSREQUEST'].fields_by_name['number']._serialized_options = b'\342A\001\001'
+  _globals['_LISTDOMAINSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTDOMAINSREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001'
+  _globals['_LISTDOMAINSREQUEST'].fields_by_name['count_total']._loaded_options = None
+  _globals['_LISTDOMAINSREQUEST'].fields_by_name['count_total']._serialized_options = b'\342A\001\001'
+  _globals['_LISTDOMAINSREQUEST'].fields_by_name['verified']._loaded_options = None
+  _globals['_LISTDOMAINSREQUEST'].fields_by_name['verified']._serialized_options = b'\342A\001\001'
   _globals['_UPDATEDOMAINREQUEST'].fields_by_name['domain']._loaded_options = None
   _globals['_UPDATEDOMAINREQUEST'].fields_by_name['domain']._serialized_options = b'\342A\001\002'
   _globals['_UPDATEDOMAINREQUEST'].fields_by_name['update_mask']._loaded_options = None
@@ -85,18 +97,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEDOMAINREQUEST']._serialized_end=380
   _globals['_GETDOMAINREQUEST']._serialized_start=382
   _globals['_GETDOMAINREQUEST']._serialized_end=420
-  _globals['_LISTDOMAINSREQUEST']._serialized_start=422
-  _globals['_LISTDOMAINSREQUEST']._serialized_end=515
-  _globals['_LISTDOMAINSRESPONSE']._serialized_start=517
-  _globals['_LISTDOMAINSRESPONSE']._serialized_end=606
-  _globals['_UPDATEDOMAINREQUEST']._serialized_start=609
-  _globals['_UPDATEDOMAINREQUEST']._serialized_end=788
-  _globals['_VERIFYDOMAINREQUEST']._serialized_start=790
-  _globals['_VERIFYDOMAINREQUEST']._serialized_end=886
-  _globals['_CHECKDOMAINREQUEST']._serialized_start=888
-  _globals['_CHECKDOMAINREQUEST']._serialized_end=983
-  _globals['_DELETEDOMAINREQUEST']._serialized_start=985
-  _globals['_DELETEDOMAINREQUEST']._serialized_end=1081
-  _globals['_DOMAINSERVICE']._serialized_start=1084
-  _globals['_DOMAINSERVICE']._serialized_end=1667
+  _globals['_LISTDOMAINSREQUEST']._serialized_start=423
+  _globals['_LISTDOMAINSREQUEST']._serialized_end=673
+  _globals['_LISTDOMAINSRESPONSE']._serialized_start=675
+  _globals['_LISTDOMAINSRESPONSE']._serialized_end=784
+  _globals['_UPDATEDOMAINREQUEST']._serialized_start=787
+  _globals['_UPDATEDOMAINREQUEST']._serialized_end=966
+  _globals['_VERIFYDOMAINREQUEST']._serialized_start=968
+  _globals['_VERIFYDOMAINREQUEST']._serialized_end=1064
+  _globals['_CHECKDOMAINREQUEST']._serialized_start=1066
+  _globals['_CHECKDOMAINREQUEST']._serialized_end=1161
+  _globals['_DELETEDOMAINREQUEST']._serialized_start=1163
+  _globals['_DELETEDOMAINREQUEST']._serialized_end=1259
+  _globals['_DOMAINSERVICE']._serialized_start=1262
+  _globals['_DOMAINSERVICE']._serialized_end=1845
 # @@protoc_insertion_point(module_scope)

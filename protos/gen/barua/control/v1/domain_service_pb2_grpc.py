@@ -98,7 +98,8 @@ class DomainServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDomains(self, request, context):
-        """Lists a tenant's domains, by name. Read-only.
+        """Lists a tenant's domains. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a field is
+        malformed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,9 +117,10 @@ class DomainServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyDomain(self, request, context):
-        """Looks up the challenge in the DNS and marks the domain verified if it is there. FAILED_PRECONDITION: it is not;
-        the message says what was found instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS
-        did not answer. A challenge that the hourly look finds verifies the domain too. Idempotent by nature.
+        """Looks up the challenge in the DNS and marks the domain verified if it is there, or if a DKIM key is that was made
+        here for this claim, which proves it as well. FAILED_PRECONDITION: neither is; the message says what was found
+        instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS did not answer. What the hourly
+        look finds verifies the domain too. Idempotent by nature.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,9 @@ class DomainServiceStub:
     GetDomain: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.GetDomainRequest, _domain_pb2.Domain]
     """Returns one domain. Read-only. NOT_FOUND: not there for the caller."""
     ListDomains: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.ListDomainsRequest, _domain_service_pb2.ListDomainsResponse]
-    """Lists a tenant's domains, by name. Read-only."""
+    """Lists a tenant's domains. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a field is
+    malformed.
+    """
     UpdateDomain: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.UpdateDomainRequest, _domain_pb2.Domain]
     """Changes the fields that the mask names: `signing`, `return_path_host`, `tracking_host`, `key_rotation_period`,
     `signs_for_senders`. An empty mask: the fields that are set. In force on every worker within a second.
@@ -55,9 +57,10 @@ class DomainServiceStub:
     may not set signs_for_senders. Idempotent with request_id.
     """
     VerifyDomain: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.VerifyDomainRequest, _domain_pb2.Domain]
-    """Looks up the challenge in the DNS and marks the domain verified if it is there. FAILED_PRECONDITION: it is not;
-    the message says what was found instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS
-    did not answer. A challenge that the hourly look finds verifies the domain too. Idempotent by nature.
+    """Looks up the challenge in the DNS and marks the domain verified if it is there, or if a DKIM key is that was made
+    here for this claim, which proves it as well. FAILED_PRECONDITION: neither is; the message says what was found
+    instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS did not answer. What the hourly
+    look finds verifies the domain too. Idempotent by nature.
     """
     CheckDomain: _grpc.UnaryUnaryMultiCallable[_domain_service_pb2.CheckDomainRequest, _domain_pb2.Domain]
     """Looks at the DNS now: challenge, each DKIM key, SPF, DMARC, return path, tracking. The answer has the result, which
@@ -83,7 +86,9 @@ class DomainServiceAsyncStub(DomainServiceStub):
     GetDomain: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.GetDomainRequest, _domain_pb2.Domain]  # type: ignore[assignment]
     """Returns one domain. Read-only. NOT_FOUND: not there for the caller."""
     ListDomains: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.ListDomainsRequest, _domain_service_pb2.ListDomainsResponse]  # type: ignore[assignment]
-    """Lists a tenant's domains, by name. Read-only."""
+    """Lists a tenant's domains. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a field is
+    malformed.
+    """
     UpdateDomain: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.UpdateDomainRequest, _domain_pb2.Domain]  # type: ignore[assignment]
     """Changes the fields that the mask names: `signing`, `return_path_host`, `tracking_host`, `key_rotation_period`,
     `signs_for_senders`. An empty mask: the fields that are set. In force on every worker within a second.
@@ -92,9 +97,10 @@ class DomainServiceAsyncStub(DomainServiceStub):
     may not set signs_for_senders. Idempotent with request_id.
     """
     VerifyDomain: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.VerifyDomainRequest, _domain_pb2.Domain]  # type: ignore[assignment]
-    """Looks up the challenge in the DNS and marks the domain verified if it is there. FAILED_PRECONDITION: it is not;
-    the message says what was found instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS
-    did not answer. A challenge that the hourly look finds verifies the domain too. Idempotent by nature.
+    """Looks up the challenge in the DNS and marks the domain verified if it is there, or if a DKIM key is that was made
+    here for this claim, which proves it as well. FAILED_PRECONDITION: neither is; the message says what was found
+    instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS did not answer. What the hourly
+    look finds verifies the domain too. Idempotent by nature.
     """
     CheckDomain: _aio.UnaryUnaryMultiCallable[_domain_service_pb2.CheckDomainRequest, _domain_pb2.Domain]  # type: ignore[assignment]
     """Looks at the DNS now: challenge, each DKIM key, SPF, DMARC, return path, tracking. The answer has the result, which
@@ -135,7 +141,9 @@ class DomainServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _domain_service_pb2.ListDomainsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_domain_service_pb2.ListDomainsResponse, _abc.Awaitable[_domain_service_pb2.ListDomainsResponse]]:
-        """Lists a tenant's domains, by name. Read-only."""
+        """Lists a tenant's domains. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a field is
+        malformed.
+        """
 
     @_abc_1.abstractmethod
     def UpdateDomain(
@@ -156,9 +164,10 @@ class DomainServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _domain_service_pb2.VerifyDomainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_domain_pb2.Domain, _abc.Awaitable[_domain_pb2.Domain]]:
-        """Looks up the challenge in the DNS and marks the domain verified if it is there. FAILED_PRECONDITION: it is not;
-        the message says what was found instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS
-        did not answer. A challenge that the hourly look finds verifies the domain too. Idempotent by nature.
+        """Looks up the challenge in the DNS and marks the domain verified if it is there, or if a DKIM key is that was made
+        here for this claim, which proves it as well. FAILED_PRECONDITION: neither is; the message says what was found
+        instead; or another tenant has verified the domain meanwhile. UNAVAILABLE: the DNS did not answer. What the hourly
+        look finds verifies the domain too. Idempotent by nature.
         """
 
     @_abc_1.abstractmethod

@@ -66,6 +66,9 @@ class Source(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    RELEASED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`sources/{id}`."""
     address: _builtins.str
@@ -86,6 +89,14 @@ class Source(_message.Message):
     """Recipients that count for today."""
     etag: _builtins.str
     """Changes with each update; give it back to be sure that nobody else wrote meanwhile."""
+    tenant: _builtins.str
+    """`tenants/{tenant}` it is allotted to: that tenant and those below may have it in pools of their own (PoolService).
+    Of the operator's tenant: all may. Empty: none; it is the operator's to use.
+    """
+    number: _builtins.int
+    """A small number, unique on the platform among sources, that never changes."""
+    released: _builtins.bool
+    """The tenant it is allotted to has given it up for now."""
     @_builtins.property
     def warm_up(self) -> Global___WarmUp:
         """How it is made known to the world; unset: no plan."""
@@ -114,10 +125,13 @@ class Source(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        number: _builtins.int = ...,
+        released: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time", "warm_up", b"warm_up"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "create_time", b"create_time", "daily_limit", b"daily_limit", "ehlo_name", b"ehlo_name", "etag", b"etag", "limit_today", b"limit_today", "name", b"name", "note", b"note", "state", b"state", "update_time", b"update_time", "used_today", b"used_today", "warm_up", b"warm_up", "warm_up_day", b"warm_up_day"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "create_time", b"create_time", "daily_limit", b"daily_limit", "ehlo_name", b"ehlo_name", "etag", b"etag", "limit_today", b"limit_today", "name", b"name", "note", b"note", "number", b"number", "released", b"released", "state", b"state", "tenant", b"tenant", "update_time", b"update_time", "used_today", b"used_today", "warm_up", b"warm_up", "warm_up_day", b"warm_up_day"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -165,12 +179,18 @@ class Pool(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`pools/{id}`."""
     display_name: _builtins.str
     """Name for people, at most 200 characters."""
     etag: _builtins.str
     """Changes with each update; give it back to be sure that nobody else wrote meanwhile."""
+    tenant: _builtins.str
+    """`tenants/{tenant}` that made it (PoolService), which alone may send from it; empty: the operator did."""
+    number: _builtins.int
+    """A small number, unique on the platform among pools, that never changes."""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolMember]:
         """Its sources, at most 1000. Without any, mail of this pool waits."""
@@ -192,10 +212,12 @@ class Pool(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "members", b"members", "name", b"name", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "members", b"members", "name", b"name", "number", b"number", "tenant", b"tenant", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

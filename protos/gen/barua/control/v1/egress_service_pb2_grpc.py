@@ -164,7 +164,8 @@ class EgressServiceServicer:
 
     def UpdateSource(self, request, context):
         """Changes a source. Idempotent with request_id. INVALID_ARGUMENT: unknown path in the mask or malformed field.
-        NOT_FOUND: there is none. ABORTED (STALE_ETAG): somebody changed it.
+        NOT_FOUND: there is none, or no such tenant. ABORTED (STALE_ETAG): somebody changed it. FAILED_PRECONDITION: its
+        tenant would change while it is in pools of tenants.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

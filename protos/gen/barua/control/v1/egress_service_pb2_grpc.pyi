@@ -47,7 +47,8 @@ class EgressServiceStub:
     """Lists sources, by id. Read-only. INVALID_ARGUMENT: bad page token or size."""
     UpdateSource: _grpc.UnaryUnaryMultiCallable[_egress_service_pb2.UpdateSourceRequest, _egress_pb2.Source]
     """Changes a source. Idempotent with request_id. INVALID_ARGUMENT: unknown path in the mask or malformed field.
-    NOT_FOUND: there is none. ABORTED (STALE_ETAG): somebody changed it.
+    NOT_FOUND: there is none, or no such tenant. ABORTED (STALE_ETAG): somebody changed it. FAILED_PRECONDITION: its
+    tenant would change while it is in pools of tenants.
     """
     DeleteSource: _grpc.UnaryUnaryMultiCallable[_egress_service_pb2.DeleteSourceRequest, _empty_pb2.Empty]
     """Removes a source. NOT_FOUND: there is none. ABORTED (STALE_ETAG): somebody changed it.
@@ -113,7 +114,8 @@ class EgressServiceAsyncStub(EgressServiceStub):
     """Lists sources, by id. Read-only. INVALID_ARGUMENT: bad page token or size."""
     UpdateSource: _aio.UnaryUnaryMultiCallable[_egress_service_pb2.UpdateSourceRequest, _egress_pb2.Source]  # type: ignore[assignment]
     """Changes a source. Idempotent with request_id. INVALID_ARGUMENT: unknown path in the mask or malformed field.
-    NOT_FOUND: there is none. ABORTED (STALE_ETAG): somebody changed it.
+    NOT_FOUND: there is none, or no such tenant. ABORTED (STALE_ETAG): somebody changed it. FAILED_PRECONDITION: its
+    tenant would change while it is in pools of tenants.
     """
     DeleteSource: _aio.UnaryUnaryMultiCallable[_egress_service_pb2.DeleteSourceRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Removes a source. NOT_FOUND: there is none. ABORTED (STALE_ETAG): somebody changed it.
@@ -200,7 +202,8 @@ class EgressServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_egress_pb2.Source, _abc.Awaitable[_egress_pb2.Source]]:
         """Changes a source. Idempotent with request_id. INVALID_ARGUMENT: unknown path in the mask or malformed field.
-        NOT_FOUND: there is none. ABORTED (STALE_ETAG): somebody changed it.
+        NOT_FOUND: there is none, or no such tenant. ABORTED (STALE_ETAG): somebody changed it. FAILED_PRECONDITION: its
+        tenant would change while it is in pools of tenants.
         """
 
     @_abc_1.abstractmethod

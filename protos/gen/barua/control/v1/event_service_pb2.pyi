@@ -31,7 +31,9 @@ class WatchedEvent(_message.Message):
     """`tenants/{tenant}/messages/{id}`."""
     @_builtins.property
     def event(self) -> _event_pb2.Event:
-        """What happened. Sender, recipient and stream are set in every kind of event; subject and size in none."""
+        """What happened. Sender, recipient, stream and tags are set in every kind of event; subject, size and
+        properties in none.
+        """
 
     def __init__(
         self,

@@ -22,6 +22,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _RecordView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RecordViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecordView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RECORD_VIEW_UNSPECIFIED: _RecordView.ValueType  # 0
+    """Same as basic in ListMessageRecords, as full in BatchGetMessageRecords."""
+    RECORD_VIEW_BASIC: _RecordView.ValueType  # 1
+    """Without properties and events."""
+    RECORD_VIEW_FULL: _RecordView.ValueType  # 2
+    """With properties."""
+    RECORD_VIEW_EVENTS: _RecordView.ValueType  # 3
+    """With properties and events. A page has at most 100."""
+
+class RecordView(_RecordView, metaclass=_RecordViewEnumTypeWrapper):
+    """How much of a record is told."""
+
+RECORD_VIEW_UNSPECIFIED: RecordView.ValueType  # 0
+"""Same as basic in ListMessageRecords, as full in BatchGetMessageRecords."""
+RECORD_VIEW_BASIC: RecordView.ValueType  # 1
+"""Without properties and events."""
+RECORD_VIEW_FULL: RecordView.ValueType  # 2
+"""With properties."""
+RECORD_VIEW_EVENTS: RecordView.ValueType  # 3
+"""With properties and events. A page has at most 100."""
+Global___RecordView: _TypeAlias = RecordView  # noqa: Y015
+
 @_typing.final
 class MessageRecord(_message.Message):
     """One recipient of one message."""
@@ -42,6 +70,8 @@ class MessageRecord(_message.Message):
         """The remote server took it."""
         STATE_BOUNCED: MessageRecord._State.ValueType  # 3
         """It failed for good."""
+        STATE_DROPPED: MessageRecord._State.ValueType  # 4
+        """It was never sent, because the recipient is suppressed or a rule refused it."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where it stands."""
@@ -54,6 +84,8 @@ class MessageRecord(_message.Message):
     """The remote server took it."""
     STATE_BOUNCED: MessageRecord.State.ValueType  # 3
     """It failed for good."""
+    STATE_DROPPED: MessageRecord.State.ValueType  # 4
+    """It was never sent, because the recipient is suppressed or a rule refused it."""
 
     NAME_FIELD_NUMBER: _builtins.int
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
@@ -70,6 +102,19 @@ class MessageRecord(_message.Message):
     STREAM_FIELD_NUMBER: _builtins.int
     EGRESS_SOURCE_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    PROPERTIES_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    OPEN_COUNT_FIELD_NUMBER: _builtins.int
+    CLICK_COUNT_FIELD_NUMBER: _builtins.int
+    FIRST_OPEN_TIME_FIELD_NUMBER: _builtins.int
+    LAST_CODE_FIELD_NUMBER: _builtins.int
+    LAST_ENHANCED_CODE_FIELD_NUMBER: _builtins.int
+    LAST_TEXT_FIELD_NUMBER: _builtins.int
+    REMOTE_HOST_FIELD_NUMBER: _builtins.int
+    FIRST_CLICK_TIME_FIELD_NUMBER: _builtins.int
+    UNSUBSCRIBE_TIME_FIELD_NUMBER: _builtins.int
+    COMPLAINT_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`tenants/{tenant}/messages/{id}`, where {id} is the recipient's decimal id; requests may name it by any spelling."""
     message_id: _builtins.int
@@ -94,6 +139,22 @@ class MessageRecord(_message.Message):
     """Egress source that the last attempt left from; empty: none yet."""
     provider: _builtins.str
     """SMTP provider that the last attempt was given to; empty: delivered directly."""
+    properties: _builtins.str
+    """The JSON object that the submitter gave along; not in RECORD_VIEW_BASIC."""
+    reference: _builtins.bytes
+    """The id that the submitter made, 16 octets, or nothing."""
+    open_count: _builtins.int
+    """How often it was opened, as far as the picture in it tells; not counted beyond 100."""
+    click_count: _builtins.int
+    """How often links in it were followed; not counted beyond 100."""
+    last_code: _builtins.int
+    """SMTP code of the last reply, such as 250; 0: none yet, or none was read."""
+    last_enhanced_code: _builtins.str
+    """Enhanced status code of the last reply, such as "2.0.0"; may be empty."""
+    last_text: _builtins.str
+    """The last reply without its codes."""
+    remote_host: _builtins.str
+    """Host of the last attempt; empty: none yet."""
     @_builtins.property
     def receive_time(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted."""
@@ -104,7 +165,27 @@ class MessageRecord(_message.Message):
 
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """Its events; only in GetMessageRecord."""
+        """Its events; only in GetMessageRecord and in the view RECORD_VIEW_EVENTS."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the tenant calls mail of this kind."""
+
+    @_builtins.property
+    def first_open_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was first opened."""
+
+    @_builtins.property
+    def first_click_time(self) -> _timestamp_pb2.Timestamp:
+        """When a link in it was first followed."""
+
+    @_builtins.property
+    def unsubscribe_time(self) -> _timestamp_pb2.Timestamp:
+        """When the recipient unsubscribed through it, at last."""
+
+    @_builtins.property
+    def complaint_time(self) -> _timestamp_pb2.Timestamp:
+        """When the recipient was said to have called it spam, at last."""
 
     def __init__(
         self,
@@ -124,14 +205,111 @@ class MessageRecord(_message.Message):
         stream: _builtins.str = ...,
         egress_source: _builtins.str = ...,
         provider: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        properties: _builtins.str = ...,
+        reference: _builtins.bytes = ...,
+        open_count: _builtins.int = ...,
+        click_count: _builtins.int = ...,
+        first_open_time: _timestamp_pb2.Timestamp | None = ...,
+        last_code: _builtins.int = ...,
+        last_enhanced_code: _builtins.str = ...,
+        last_text: _builtins.str = ...,
+        remote_host: _builtins.str = ...,
+        first_click_time: _timestamp_pb2.Timestamp | None = ...,
+        unsubscribe_time: _timestamp_pb2.Timestamp | None = ...,
+        complaint_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["receive_time", b"receive_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complaint_time", b"complaint_time", "first_click_time", b"first_click_time", "first_open_time", b"first_open_time", "receive_time", b"receive_time", "unsubscribe_time", b"unsubscribe_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["egress_source", b"egress_source", "events", b"events", "last_reply", b"last_reply", "message_id", b"message_id", "name", b"name", "provider", b"provider", "receive_time", b"receive_time", "recipient", b"recipient", "sender", b"sender", "size_bytes", b"size_bytes", "source", b"source", "state", b"state", "stream", b"stream", "subject", b"subject", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["click_count", b"click_count", "complaint_time", b"complaint_time", "egress_source", b"egress_source", "events", b"events", "first_click_time", b"first_click_time", "first_open_time", b"first_open_time", "last_code", b"last_code", "last_enhanced_code", b"last_enhanced_code", "last_reply", b"last_reply", "last_text", b"last_text", "message_id", b"message_id", "name", b"name", "open_count", b"open_count", "properties", b"properties", "provider", b"provider", "receive_time", b"receive_time", "recipient", b"recipient", "reference", b"reference", "remote_host", b"remote_host", "sender", b"sender", "size_bytes", b"size_bytes", "source", b"source", "state", b"state", "stream", b"stream", "subject", b"subject", "tags", b"tags", "unsubscribe_time", b"unsubscribe_time", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MessageRecord: _TypeAlias = MessageRecord  # noqa: Y015
+
+@_typing.final
+class MessageRecordFilter(_message.Message):
+    """Which records a search finds: those that meet every condition that is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCLUDE_DESCENDANTS_FIELD_NUMBER: _builtins.int
+    RECIPIENT_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    RECIPIENT_DOMAIN_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    OUTCOME_START_TIME_FIELD_NUMBER: _builtins.int
+    OUTCOME_END_TIME_FIELD_NUMBER: _builtins.int
+    WITHOUT_NOTIFICATIONS_FIELD_NUMBER: _builtins.int
+    include_descendants: _builtins.bool
+    """Those of the tenants below, too."""
+    recipient: _builtins.str
+    """Of this recipient address."""
+    sender: _builtins.str
+    """Of this envelope sender, compared without case."""
+    recipient_domain: _builtins.str
+    """Whose recipient is in this domain."""
+    stream: _builtins.str
+    """Of this stream."""
+    tag: _builtins.str
+    """With this tag."""
+    reference: _builtins.bytes
+    """With this id of the submitter, 16 octets."""
+    message_id: _builtins.str
+    """Recipients of this message, or the one recipient that has this id; in any spelling."""
+    without_notifications: _builtins.bool
+    """Only what was submitted, and not the notifications by which the MTA told senders that it gave something up."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___MessageRecord.State.ValueType]:
+        """In one of these states."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Accepted at or after this time."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Accepted before this time."""
+
+    @_builtins.property
+    def outcome_start_time(self) -> _timestamp_pb2.Timestamp:
+        """Delivered, bounced or dropped at or after this time, and accepted at most ten days before it."""
+
+    @_builtins.property
+    def outcome_end_time(self) -> _timestamp_pb2.Timestamp:
+        """Delivered, bounced or dropped before this time."""
+
+    def __init__(
+        self,
+        *,
+        include_descendants: _builtins.bool = ...,
+        recipient: _builtins.str = ...,
+        sender: _builtins.str = ...,
+        recipient_domain: _builtins.str = ...,
+        states: _abc.Iterable[Global___MessageRecord.State.ValueType] | None = ...,
+        stream: _builtins.str = ...,
+        tag: _builtins.str = ...,
+        reference: _builtins.bytes = ...,
+        message_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        outcome_start_time: _timestamp_pb2.Timestamp | None = ...,
+        outcome_end_time: _timestamp_pb2.Timestamp | None = ...,
+        without_notifications: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "outcome_end_time", b"outcome_end_time", "outcome_start_time", b"outcome_start_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "include_descendants", b"include_descendants", "message_id", b"message_id", "outcome_end_time", b"outcome_end_time", "outcome_start_time", b"outcome_start_time", "recipient", b"recipient", "recipient_domain", b"recipient_domain", "reference", b"reference", "sender", b"sender", "start_time", b"start_time", "states", b"states", "stream", b"stream", "tag", b"tag", "without_notifications", b"without_notifications"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageRecordFilter: _TypeAlias = MessageRecordFilter  # noqa: Y015
 
 @_typing.final
 class MessageTimeline(_message.Message):
@@ -249,6 +427,9 @@ class ListMessageRecordsRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`tenants/{tenant}`."""
     recipient: _builtins.str
@@ -269,6 +450,10 @@ class ListMessageRecordsRequest(_message.Message):
     """Only records of this stream."""
     message_id: _builtins.str
     """Only recipients of this message, or the one recipient that has this id; in any spelling."""
+    skip: _builtins.int
+    """Leave out so many before the page, 0 to 10,000; with a page token, so many after its place."""
+    view: Global___RecordView.ValueType
+    """How much of each record is told; unspecified: RECORD_VIEW_BASIC."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Only records accepted at or after this time."""
@@ -276,6 +461,10 @@ class ListMessageRecordsRequest(_message.Message):
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Only records accepted before this time."""
+
+    @_builtins.property
+    def filter(self) -> Global___MessageRecordFilter:
+        """Further conditions, the same or others; those above apply, too."""
 
     def __init__(
         self,
@@ -292,10 +481,13 @@ class ListMessageRecordsRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         message_id: _builtins.str = ...,
+        filter: Global___MessageRecordFilter | None = ...,
+        skip: _builtins.int = ...,
+        view: Global___RecordView.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "filter", b"filter", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "include_descendants", b"include_descendants", "message_id", b"message_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "recipient", b"recipient", "recipient_domain", b"recipient_domain", "sender", b"sender", "start_time", b"start_time", "state", b"state", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "filter", b"filter", "include_descendants", b"include_descendants", "message_id", b"message_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "recipient", b"recipient", "recipient_domain", b"recipient_domain", "sender", b"sender", "skip", b"skip", "start_time", b"start_time", "state", b"state", "stream", b"stream", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -350,3 +542,117 @@ class GetMessageTimelineRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetMessageTimelineRequest: _TypeAlias = GetMessageTimelineRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetMessageRecordsRequest(_message.Message):
+    """Request of BatchGetMessageRecords."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    INCLUDE_DESCENDANTS_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`tenants/{tenant}`: that of all names."""
+    include_descendants: _builtins.bool
+    """Find the ids at the tenants below, too."""
+    view: Global___RecordView.ValueType
+    """How much of each record is told; unspecified: RECORD_VIEW_FULL."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`tenants/{tenant}/messages/{id}`, {id} in any spelling; 1 to 500."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        include_descendants: _builtins.bool = ...,
+        view: Global___RecordView.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_descendants", b"include_descendants", "names", b"names", "parent", b"parent", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetMessageRecordsRequest: _TypeAlias = BatchGetMessageRecordsRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetMessageRecordsResponse(_message.Message):
+    """Answer of BatchGetMessageRecords."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_RECORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def message_records(self) -> _containers.RepeatedCompositeFieldContainer[Global___MessageRecord]:
+        """Those that are there, in the order of their names."""
+
+    def __init__(
+        self,
+        *,
+        message_records: _abc.Iterable[Global___MessageRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_records", b"message_records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetMessageRecordsResponse: _TypeAlias = BatchGetMessageRecordsResponse  # noqa: Y015
+
+@_typing.final
+class CountMessageRecordsRequest(_message.Message):
+    """Request of CountMessageRecords."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`tenants/{tenant}`."""
+    @_builtins.property
+    def filter(self) -> Global___MessageRecordFilter:
+        """Which records; empty: all."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        filter: Global___MessageRecordFilter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountMessageRecordsRequest: _TypeAlias = CountMessageRecordsRequest  # noqa: Y015
+
+@_typing.final
+class CountMessageRecordsResponse(_message.Message):
+    """Answer of CountMessageRecords."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """Records found."""
+    incomplete: _builtins.bool
+    """There may be more: time was over before the oldest records were looked at."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        incomplete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "incomplete", b"incomplete"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountMessageRecordsResponse: _TypeAlias = CountMessageRecordsResponse  # noqa: Y015

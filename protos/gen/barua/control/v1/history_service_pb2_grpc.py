@@ -49,6 +49,16 @@ class HistoryServiceStub:
                 request_serializer=barua_dot_control_dot_v1_dot_history__service__pb2.ListMessageRecordsRequest.SerializeToString,
                 response_deserializer=barua_dot_control_dot_v1_dot_history__service__pb2.ListMessageRecordsResponse.FromString,
                 _registered_method=True)
+        self.BatchGetMessageRecords = channel.unary_unary(
+                '/barua.control.v1.HistoryService/BatchGetMessageRecords',
+                request_serializer=barua_dot_control_dot_v1_dot_history__service__pb2.BatchGetMessageRecordsRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_history__service__pb2.BatchGetMessageRecordsResponse.FromString,
+                _registered_method=True)
+        self.CountMessageRecords = channel.unary_unary(
+                '/barua.control.v1.HistoryService/CountMessageRecords',
+                request_serializer=barua_dot_control_dot_v1_dot_history__service__pb2.CountMessageRecordsRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_history__service__pb2.CountMessageRecordsResponse.FromString,
+                _registered_method=True)
         self.GetMessageTimeline = channel.unary_unary(
                 '/barua.control.v1.HistoryService/GetMessageTimeline',
                 request_serializer=barua_dot_control_dot_v1_dot_history__service__pb2.GetMessageTimelineRequest.SerializeToString,
@@ -80,6 +90,23 @@ class HistoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetMessageRecords(self, request, context):
+        """Returns several records at once, in the order of the names; those that are not there for the caller are left out.
+        Read-only. INVALID_ARGUMENT: a name is malformed or below another tenant, there is none or there are more than 500.
+        NOT_FOUND: no such tenant for the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountMessageRecords(self, request, context):
+        """Counts the records that a search finds. Read-only. It stops after two seconds, and says so.
+        INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetMessageTimeline(self, request, context):
         """Returns one record with everything that happened to it and when, in the words of the remote servers. Read-only.
         NOT_FOUND: not there for the caller.
@@ -100,6 +127,16 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     servicer.ListMessageRecords,
                     request_deserializer=barua_dot_control_dot_v1_dot_history__service__pb2.ListMessageRecordsRequest.FromString,
                     response_serializer=barua_dot_control_dot_v1_dot_history__service__pb2.ListMessageRecordsResponse.SerializeToString,
+            ),
+            'BatchGetMessageRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetMessageRecords,
+                    request_deserializer=barua_dot_control_dot_v1_dot_history__service__pb2.BatchGetMessageRecordsRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_history__service__pb2.BatchGetMessageRecordsResponse.SerializeToString,
+            ),
+            'CountMessageRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountMessageRecords,
+                    request_deserializer=barua_dot_control_dot_v1_dot_history__service__pb2.CountMessageRecordsRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_history__service__pb2.CountMessageRecordsResponse.SerializeToString,
             ),
             'GetMessageTimeline': grpc.unary_unary_rpc_method_handler(
                     servicer.GetMessageTimeline,
@@ -166,6 +203,60 @@ class HistoryService:
             '/barua.control.v1.HistoryService/ListMessageRecords',
             barua_dot_control_dot_v1_dot_history__service__pb2.ListMessageRecordsRequest.SerializeToString,
             barua_dot_control_dot_v1_dot_history__service__pb2.ListMessageRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetMessageRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.HistoryService/BatchGetMessageRecords',
+            barua_dot_control_dot_v1_dot_history__service__pb2.BatchGetMessageRecordsRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_history__service__pb2.BatchGetMessageRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountMessageRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.HistoryService/CountMessageRecords',
+            barua_dot_control_dot_v1_dot_history__service__pb2.CountMessageRecordsRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_history__service__pb2.CountMessageRecordsResponse.FromString,
             options,
             channel_credentials,
             insecure,

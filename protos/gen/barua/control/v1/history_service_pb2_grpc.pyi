@@ -45,6 +45,15 @@ class HistoryServiceStub:
     or even empty, and have a next page: a search that looks at much stops after two seconds and goes on there.
     INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for the caller.
     """
+    BatchGetMessageRecords: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.BatchGetMessageRecordsRequest, _history_service_pb2.BatchGetMessageRecordsResponse]
+    """Returns several records at once, in the order of the names; those that are not there for the caller are left out.
+    Read-only. INVALID_ARGUMENT: a name is malformed or below another tenant, there is none or there are more than 500.
+    NOT_FOUND: no such tenant for the caller.
+    """
+    CountMessageRecords: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.CountMessageRecordsRequest, _history_service_pb2.CountMessageRecordsResponse]
+    """Counts the records that a search finds. Read-only. It stops after two seconds, and says so.
+    INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for the caller.
+    """
     GetMessageTimeline: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetMessageTimelineRequest, _history_service_pb2.MessageTimeline]
     """Returns one record with everything that happened to it and when, in the words of the remote servers. Read-only.
     NOT_FOUND: not there for the caller.
@@ -65,6 +74,15 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     ListMessageRecords: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListMessageRecordsRequest, _history_service_pb2.ListMessageRecordsResponse]  # type: ignore[assignment]
     """Searches records and lists them without their events, newest first. Read-only. A page may be shorter than asked for,
     or even empty, and have a next page: a search that looks at much stops after two seconds and goes on there.
+    INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for the caller.
+    """
+    BatchGetMessageRecords: _aio.UnaryUnaryMultiCallable[_history_service_pb2.BatchGetMessageRecordsRequest, _history_service_pb2.BatchGetMessageRecordsResponse]  # type: ignore[assignment]
+    """Returns several records at once, in the order of the names; those that are not there for the caller are left out.
+    Read-only. INVALID_ARGUMENT: a name is malformed or below another tenant, there is none or there are more than 500.
+    NOT_FOUND: no such tenant for the caller.
+    """
+    CountMessageRecords: _aio.UnaryUnaryMultiCallable[_history_service_pb2.CountMessageRecordsRequest, _history_service_pb2.CountMessageRecordsResponse]  # type: ignore[assignment]
+    """Counts the records that a search finds. Read-only. It stops after two seconds, and says so.
     INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for the caller.
     """
     GetMessageTimeline: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetMessageTimelineRequest, _history_service_pb2.MessageTimeline]  # type: ignore[assignment]
@@ -96,6 +114,27 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_history_service_pb2.ListMessageRecordsResponse, _abc.Awaitable[_history_service_pb2.ListMessageRecordsResponse]]:
         """Searches records and lists them without their events, newest first. Read-only. A page may be shorter than asked for,
         or even empty, and have a next page: a search that looks at much stops after two seconds and goes on there.
+        INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for the caller.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetMessageRecords(
+        self,
+        request: _history_service_pb2.BatchGetMessageRecordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_service_pb2.BatchGetMessageRecordsResponse, _abc.Awaitable[_history_service_pb2.BatchGetMessageRecordsResponse]]:
+        """Returns several records at once, in the order of the names; those that are not there for the caller are left out.
+        Read-only. INVALID_ARGUMENT: a name is malformed or below another tenant, there is none or there are more than 500.
+        NOT_FOUND: no such tenant for the caller.
+        """
+
+    @_abc_1.abstractmethod
+    def CountMessageRecords(
+        self,
+        request: _history_service_pb2.CountMessageRecordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_service_pb2.CountMessageRecordsResponse, _abc.Awaitable[_history_service_pb2.CountMessageRecordsResponse]]:
+        """Counts the records that a search finds. Read-only. It stops after two seconds, and says so.
         INVALID_ARGUMENT: a field is malformed. NOT_FOUND: no such tenant for the caller.
         """
 

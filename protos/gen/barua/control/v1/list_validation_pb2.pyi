@@ -254,6 +254,7 @@ class ListValidation(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     FINISH_TIME_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`tenants/{tenant}/listValidations/{id}`."""
     display_name: _builtins.str
@@ -276,6 +277,8 @@ class ListValidation(_message.Message):
     """Of those, unknown ones."""
     created_by: _builtins.str
     """Whose credentials made it."""
+    number: _builtins.int
+    """A small number, unique on the platform among validations, that never changes."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -300,10 +303,11 @@ class ListValidation(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         finish_time: _timestamp_pb2.Timestamp | None = ...,
         created_by: _builtins.str = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "finish_time", b"finish_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_count", b"address_count", "checked_count", b"checked_count", "create_time", b"create_time", "created_by", b"created_by", "deliverable_count", b"deliverable_count", "display_name", b"display_name", "finish_time", b"finish_time", "name", b"name", "risky_count", b"risky_count", "state", b"state", "stream", b"stream", "undeliverable_count", b"undeliverable_count", "unknown_count", b"unknown_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_count", b"address_count", "checked_count", b"checked_count", "create_time", b"create_time", "created_by", b"created_by", "deliverable_count", b"deliverable_count", "display_name", b"display_name", "finish_time", b"finish_time", "name", b"name", "number", b"number", "risky_count", b"risky_count", "state", b"state", "stream", b"stream", "undeliverable_count", b"undeliverable_count", "unknown_count", b"unknown_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

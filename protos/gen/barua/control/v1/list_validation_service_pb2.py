@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.barua/control/v1/list_validation_service.proto\x12\x10\x62\x61rua.control.v1\x1a&barua/control/v1/list_validation.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\"_\n\x18ValidateAddressesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\taddresses\x18\x02 \x03(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06stream\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"Q\n\x19ValidateAddressesResponse\x12\x34\n\x07results\x18\x01 \x03(\x0b\x32#.barua.control.v1.AddressValidation\"\xc4\x01\n\x1b\x43reateListValidationRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12?\n\x0flist_validation\x18\x02 \x01(\x0b\x32 .barua.control.v1.ListValidationB\x04\xe2\x41\x01\x01\x12\x17\n\taddresses\x18\x03 \x03(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x8d\x01\n\x1bUploadListValidationRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12?\n\x0flist_validation\x18\x02 \x01(\x0b\x32 .barua.control.v1.ListValidationB\x04\xe2\x41\x01\x01\x12\x17\n\taddresses\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\".\n\x18GetListValidationRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"e\n\x1aListListValidationsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"r\n\x1bListListValidationsResponse\x12:\n\x10list_validations\x18\x01 \x03(\x0b\x32 .barua.control.v1.ListValidation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9a\x01\n\x1dListAddressValidationsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.barua.control.v1.VerdictB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"{\n\x1eListAddressValidationsResponse\x12@\n\x13\x61\x64\x64ress_validations\x18\x01 \x03(\x0b\x32#.barua.control.v1.AddressValidation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"h\n\x1b\x43\x61ncelListValidationRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"h\n\x1b\x44\x65leteListValidationRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x32\xf5\x06\n\x15ListValidationService\x12l\n\x11ValidateAddresses\x12*.barua.control.v1.ValidateAddressesRequest\x1a+.barua.control.v1.ValidateAddressesResponse\x12g\n\x14\x43reateListValidation\x12-.barua.control.v1.CreateListValidationRequest\x1a .barua.control.v1.ListValidation\x12i\n\x14UploadListValidation\x12-.barua.control.v1.UploadListValidationRequest\x1a .barua.control.v1.ListValidation(\x01\x12\x61\n\x11GetListValidation\x12*.barua.control.v1.GetListValidationRequest\x1a .barua.control.v1.ListValidation\x12r\n\x13ListListValidations\x12,.barua.control.v1.ListListValidationsRequest\x1a-.barua.control.v1.ListListValidationsResponse\x12{\n\x16ListAddressValidations\x12/.barua.control.v1.ListAddressValidationsRequest\x1a\x30.barua.control.v1.ListAddressValidationsResponse\x12g\n\x14\x43\x61ncelListValidation\x12-.barua.control.v1.CancelListValidationRequest\x1a .barua.control.v1.ListValidation\x12]\n\x14\x44\x65leteListValidation\x12-.barua.control.v1.DeleteListValidationRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.barua/control/v1/list_validation_service.proto\x12\x10\x62\x61rua.control.v1\x1a&barua/control/v1/list_validation.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\"_\n\x18ValidateAddressesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\taddresses\x18\x02 \x03(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06stream\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"Q\n\x19ValidateAddressesResponse\x12\x34\n\x07results\x18\x01 \x03(\x0b\x32#.barua.control.v1.AddressValidation\"\xc4\x01\n\x1b\x43reateListValidationRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12?\n\x0flist_validation\x18\x02 \x01(\x0b\x32 .barua.control.v1.ListValidationB\x04\xe2\x41\x01\x01\x12\x17\n\taddresses\x18\x03 \x03(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x8d\x01\n\x1bUploadListValidationRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12?\n\x0flist_validation\x18\x02 \x01(\x0b\x32 .barua.control.v1.ListValidationB\x04\xe2\x41\x01\x01\x12\x17\n\taddresses\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\".\n\x18GetListValidationRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xd8\x01\n\x1aListListValidationsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04skip\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06search\x18\x0b \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06number\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\r \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ount_total\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x86\x01\n\x1bListListValidationsResponse\x12:\n\x10list_validations\x18\x01 \x03(\x0b\x32 .barua.control.v1.ListValidation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\n \x01(\x05\"\xae\x01\n\x1dListAddressValidationsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.barua.control.v1.VerdictB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04skip\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x01\"{\n\x1eListAddressValidationsResponse\x12@\n\x13\x61\x64\x64ress_validations\x18\x01 \x03(\x0b\x32#.barua.control.v1.AddressValidation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"h\n\x1b\x43\x61ncelListValidationRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"h\n\x1b\x44\x65leteListValidationRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x32\xf5\x06\n\x15ListValidationService\x12l\n\x11ValidateAddresses\x12*.barua.control.v1.ValidateAddressesRequest\x1a+.barua.control.v1.ValidateAddressesResponse\x12g\n\x14\x43reateListValidation\x12-.barua.control.v1.CreateListValidationRequest\x1a .barua.control.v1.ListValidation\x12i\n\x14UploadListValidation\x12-.barua.control.v1.UploadListValidationRequest\x1a .barua.control.v1.ListValidation(\x01\x12\x61\n\x11GetListValidation\x12*.barua.control.v1.GetListValidationRequest\x1a .barua.control.v1.ListValidation\x12r\n\x13ListListValidations\x12,.barua.control.v1.ListListValidationsRequest\x1a-.barua.control.v1.ListListValidationsResponse\x12{\n\x16ListAddressValidations\x12/.barua.control.v1.ListAddressValidationsRequest\x1a\x30.barua.control.v1.ListAddressValidationsResponse\x12g\n\x14\x43\x61ncelListValidation\x12-.barua.control.v1.CancelListValidationRequest\x1a .barua.control.v1.ListValidation\x12]\n\x14\x44\x65leteListValidation\x12-.barua.control.v1.DeleteListValidationRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,6 +64,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTLISTVALIDATIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTLISTVALIDATIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTLISTVALIDATIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLISTVALIDATIONSREQUEST'].fields_by_name['skip']._loaded_options = None
+  _globals['_LISTLISTVALIDATIONSREQUEST'].fields_by_name['skip']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLISTVALIDATIONSREQUEST'].fields_by_name['search']._loaded_options = None
+  _globals['_LISTLISTVALIDATIONSREQUEST'].fields_by_name['search']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLISTVALIDATIONSREQUEST'].fields_by_name['number']._loaded_options = None
+  _globals['_LISTLISTVALIDATIONSREQUEST'].fields_by_name['number']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLISTVALIDATIONSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTLISTVALIDATIONSREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLISTVALIDATIONSREQUEST'].fields_by_name['count_total']._loaded_options = None
+  _globals['_LISTLISTVALIDATIONSREQUEST'].fields_by_name['count_total']._serialized_options = b'\342A\001\001'
   _globals['_LISTADDRESSVALIDATIONSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTADDRESSVALIDATIONSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
   _globals['_LISTADDRESSVALIDATIONSREQUEST'].fields_by_name['verdict']._loaded_options = None
@@ -72,6 +82,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTADDRESSVALIDATIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTADDRESSVALIDATIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTADDRESSVALIDATIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTADDRESSVALIDATIONSREQUEST'].fields_by_name['skip']._loaded_options = None
+  _globals['_LISTADDRESSVALIDATIONSREQUEST'].fields_by_name['skip']._serialized_options = b'\342A\001\001'
   _globals['_CANCELLISTVALIDATIONREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CANCELLISTVALIDATIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_CANCELLISTVALIDATIONREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -94,18 +106,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADLISTVALIDATIONREQUEST']._serialized_end=691
   _globals['_GETLISTVALIDATIONREQUEST']._serialized_start=693
   _globals['_GETLISTVALIDATIONREQUEST']._serialized_end=739
-  _globals['_LISTLISTVALIDATIONSREQUEST']._serialized_start=741
-  _globals['_LISTLISTVALIDATIONSREQUEST']._serialized_end=842
-  _globals['_LISTLISTVALIDATIONSRESPONSE']._serialized_start=844
-  _globals['_LISTLISTVALIDATIONSRESPONSE']._serialized_end=958
-  _globals['_LISTADDRESSVALIDATIONSREQUEST']._serialized_start=961
-  _globals['_LISTADDRESSVALIDATIONSREQUEST']._serialized_end=1115
-  _globals['_LISTADDRESSVALIDATIONSRESPONSE']._serialized_start=1117
-  _globals['_LISTADDRESSVALIDATIONSRESPONSE']._serialized_end=1240
-  _globals['_CANCELLISTVALIDATIONREQUEST']._serialized_start=1242
-  _globals['_CANCELLISTVALIDATIONREQUEST']._serialized_end=1346
-  _globals['_DELETELISTVALIDATIONREQUEST']._serialized_start=1348
-  _globals['_DELETELISTVALIDATIONREQUEST']._serialized_end=1452
-  _globals['_LISTVALIDATIONSERVICE']._serialized_start=1455
-  _globals['_LISTVALIDATIONSERVICE']._serialized_end=2340
+  _globals['_LISTLISTVALIDATIONSREQUEST']._serialized_start=742
+  _globals['_LISTLISTVALIDATIONSREQUEST']._serialized_end=958
+  _globals['_LISTLISTVALIDATIONSRESPONSE']._serialized_start=961
+  _globals['_LISTLISTVALIDATIONSRESPONSE']._serialized_end=1095
+  _globals['_LISTADDRESSVALIDATIONSREQUEST']._serialized_start=1098
+  _globals['_LISTADDRESSVALIDATIONSREQUEST']._serialized_end=1272
+  _globals['_LISTADDRESSVALIDATIONSRESPONSE']._serialized_start=1274
+  _globals['_LISTADDRESSVALIDATIONSRESPONSE']._serialized_end=1397
+  _globals['_CANCELLISTVALIDATIONREQUEST']._serialized_start=1399
+  _globals['_CANCELLISTVALIDATIONREQUEST']._serialized_end=1503
+  _globals['_DELETELISTVALIDATIONREQUEST']._serialized_start=1505
+  _globals['_DELETELISTVALIDATIONREQUEST']._serialized_end=1609
+  _globals['_LISTVALIDATIONSERVICE']._serialized_start=1612
+  _globals['_LISTVALIDATIONSERVICE']._serialized_end=2497
 # @@protoc_insertion_point(module_scope)

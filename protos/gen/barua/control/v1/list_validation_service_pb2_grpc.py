@@ -123,7 +123,7 @@ class ListValidationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListListValidations(self, request, context):
-        """Lists a tenant's lists, the newest first. Read-only.
+        """Lists a tenant's lists. Read-only. INVALID_ARGUMENT: a field is malformed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

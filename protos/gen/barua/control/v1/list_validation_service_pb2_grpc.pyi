@@ -56,7 +56,7 @@ class ListValidationServiceStub:
     GetListValidation: _grpc.UnaryUnaryMultiCallable[_list_validation_service_pb2.GetListValidationRequest, _list_validation_pb2.ListValidation]
     """Gives a list with its progress. Read-only."""
     ListListValidations: _grpc.UnaryUnaryMultiCallable[_list_validation_service_pb2.ListListValidationsRequest, _list_validation_service_pb2.ListListValidationsResponse]
-    """Lists a tenant's lists, the newest first. Read-only."""
+    """Lists a tenant's lists. Read-only. INVALID_ARGUMENT: a field is malformed."""
     ListAddressValidations: _grpc.UnaryUnaryMultiCallable[_list_validation_service_pb2.ListAddressValidationsRequest, _list_validation_service_pb2.ListAddressValidationsResponse]
     """Gives the results so far, in the order of the list. Read-only."""
     CancelListValidation: _grpc.UnaryUnaryMultiCallable[_list_validation_service_pb2.CancelListValidationRequest, _list_validation_pb2.ListValidation]
@@ -90,7 +90,7 @@ class ListValidationServiceAsyncStub(ListValidationServiceStub):
     GetListValidation: _aio.UnaryUnaryMultiCallable[_list_validation_service_pb2.GetListValidationRequest, _list_validation_pb2.ListValidation]  # type: ignore[assignment]
     """Gives a list with its progress. Read-only."""
     ListListValidations: _aio.UnaryUnaryMultiCallable[_list_validation_service_pb2.ListListValidationsRequest, _list_validation_service_pb2.ListListValidationsResponse]  # type: ignore[assignment]
-    """Lists a tenant's lists, the newest first. Read-only."""
+    """Lists a tenant's lists. Read-only. INVALID_ARGUMENT: a field is malformed."""
     ListAddressValidations: _aio.UnaryUnaryMultiCallable[_list_validation_service_pb2.ListAddressValidationsRequest, _list_validation_service_pb2.ListAddressValidationsResponse]  # type: ignore[assignment]
     """Gives the results so far, in the order of the list. Read-only."""
     CancelListValidation: _aio.UnaryUnaryMultiCallable[_list_validation_service_pb2.CancelListValidationRequest, _list_validation_pb2.ListValidation]  # type: ignore[assignment]
@@ -151,7 +151,7 @@ class ListValidationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _list_validation_service_pb2.ListListValidationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_list_validation_service_pb2.ListListValidationsResponse, _abc.Awaitable[_list_validation_service_pb2.ListListValidationsResponse]]:
-        """Lists a tenant's lists, the newest first. Read-only."""
+        """Lists a tenant's lists. Read-only. INVALID_ARGUMENT: a field is malformed."""
 
     @_abc_1.abstractmethod
     def ListAddressValidations(

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#barua/control/v1/oauth_client.proto\x12\x10\x62\x61rua.control.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\x03\n\x0bOAuthClient\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06scopes\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tclient_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rclient_secret\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tlast_four\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1e\n\x10\x61llowed_networks\x18\x07 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12>\n\x14previous_expire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x38\n\x0elast_used_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\r \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#barua/control/v1/oauth_client.proto\x12\x10\x62\x61rua.control.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x03\n\x0bOAuthClient\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06scopes\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tclient_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rclient_secret\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tlast_four\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1e\n\x10\x61llowed_networks\x18\x07 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12>\n\x14previous_expire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x38\n\x0elast_used_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x12\x14\n\x06number\x18\x0e \x01(\x03\x42\x04\xe2\x41\x01\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,6 +55,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OAUTHCLIENT'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_OAUTHCLIENT'].fields_by_name['last_used_time']._loaded_options = None
   _globals['_OAUTHCLIENT'].fields_by_name['last_used_time']._serialized_options = b'\342A\001\003'
+  _globals['_OAUTHCLIENT'].fields_by_name['number']._loaded_options = None
+  _globals['_OAUTHCLIENT'].fields_by_name['number']._serialized_options = b'\342A\001\003'
   _globals['_OAUTHCLIENT']._serialized_start=124
-  _globals['_OAUTHCLIENT']._serialized_end=613
+  _globals['_OAUTHCLIENT']._serialized_end=635
 # @@protoc_insertion_point(module_scope)

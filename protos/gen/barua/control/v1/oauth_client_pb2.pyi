@@ -40,6 +40,7 @@ class OAuthClient(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     LAST_USED_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`tenants/{tenant}/oauthClients/{client_id}`."""
     display_name: _builtins.str
@@ -52,6 +53,8 @@ class OAuthClient(_message.Message):
     """The last four characters of the secret, to recognise it by."""
     etag: _builtins.str
     """Changes with each change of the client."""
+    number: _builtins.int
+    """A small number, unique on the platform among OAuth clients, that never changes."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What its tokens may do; as in ApiKey."""
@@ -96,10 +99,11 @@ class OAuthClient(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         last_used_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "previous_expire_time", b"previous_expire_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "client_id", b"client_id", "client_secret", b"client_secret", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "last_four", b"last_four", "last_used_time", b"last_used_time", "name", b"name", "previous_expire_time", b"previous_expire_time", "scopes", b"scopes", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "client_id", b"client_id", "client_secret", b"client_secret", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "last_four", b"last_four", "last_used_time", b"last_used_time", "name", b"name", "number", b"number", "previous_expire_time", b"previous_expire_time", "scopes", b"scopes", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,7 +29,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$barua/control/v1/oauth_service.proto\x12\x10\x62\x61rua.control.v1\x1a#barua/control/v1/oauth_client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"\xa2\x01\n\x18\x43reateOAuthClientRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x39\n\x0coauth_client\x18\x02 \x01(\x0b\x32\x1d.barua.control.v1.OAuthClientB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"+\n\x15GetOAuthClientRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"b\n\x17ListOAuthClientsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"i\n\x18ListOAuthClientsResponse\x12\x34\n\roauth_clients\x18\x01 \x03(\x0b\x32\x1d.barua.control.v1.OAuthClient\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc3\x01\n\x18UpdateOAuthClientRequest\x12\x39\n\x0coauth_client\x18\x01 \x01(\x0b\x32\x1d.barua.control.v1.OAuthClientB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x9c\x01\n\x18RotateOAuthClientRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x35\n\x0cgrace_period\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"e\n\x18\x44\x65leteOAuthClientRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"_\n\x11IssueTokenRequest\x12\x17\n\tclient_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rclient_secret\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06scopes\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\"}\n\x12IssueTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12-\n\nexpires_in\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06scopes\x18\x04 \x03(\t2\xa5\x05\n\x0cOAuthService\x12^\n\x11\x43reateOAuthClient\x12*.barua.control.v1.CreateOAuthClientRequest\x1a\x1d.barua.control.v1.OAuthClient\x12X\n\x0eGetOAuthClient\x12\'.barua.control.v1.GetOAuthClientRequest\x1a\x1d.barua.control.v1.OAuthClient\x12i\n\x10ListOAuthClients\x12).barua.control.v1.ListOAuthClientsRequest\x1a*.barua.control.v1.ListOAuthClientsResponse\x12^\n\x11UpdateOAuthClient\x12*.barua.control.v1.UpdateOAuthClientRequest\x1a\x1d.barua.control.v1.OAuthClient\x12^\n\x11RotateOAuthClient\x12*.barua.control.v1.RotateOAuthClientRequest\x1a\x1d.barua.control.v1.OAuthClient\x12W\n\x11\x44\x65leteOAuthClient\x12*.barua.control.v1.DeleteOAuthClientRequest\x1a\x16.google.protobuf.Empty\x12W\n\nIssueToken\x12#.barua.control.v1.IssueTokenRequest\x1a$.barua.control.v1.IssueTokenResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$barua/control/v1/oauth_service.proto\x12\x10\x62\x61rua.control.v1\x1a#barua/control/v1/oauth_client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"\xa2\x01\n\x18\x43reateOAuthClientRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x39\n\x0coauth_client\x18\x02 \x01(\x0b\x32\x1d.barua.control.v1.OAuthClientB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"+\n\x15GetOAuthClientRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xd5\x01\n\x17ListOAuthClientsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04skip\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06search\x18\x0b \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06number\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\r \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ount_total\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x01\"}\n\x18ListOAuthClientsResponse\x12\x34\n\roauth_clients\x18\x01 \x03(\x0b\x32\x1d.barua.control.v1.OAuthClient\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\n \x01(\x05\"\xc3\x01\n\x18UpdateOAuthClientRequest\x12\x39\n\x0coauth_client\x18\x01 \x01(\x0b\x32\x1d.barua.control.v1.OAuthClientB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x9c\x01\n\x18RotateOAuthClientRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x35\n\x0cgrace_period\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"e\n\x18\x44\x65leteOAuthClientRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"_\n\x11IssueTokenRequest\x12\x17\n\tclient_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rclient_secret\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06scopes\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\"}\n\x12IssueTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12-\n\nexpires_in\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06scopes\x18\x04 \x03(\t2\xa5\x05\n\x0cOAuthService\x12^\n\x11\x43reateOAuthClient\x12*.barua.control.v1.CreateOAuthClientRequest\x1a\x1d.barua.control.v1.OAuthClient\x12X\n\x0eGetOAuthClient\x12\'.barua.control.v1.GetOAuthClientRequest\x1a\x1d.barua.control.v1.OAuthClient\x12i\n\x10ListOAuthClients\x12).barua.control.v1.ListOAuthClientsRequest\x1a*.barua.control.v1.ListOAuthClientsResponse\x12^\n\x11UpdateOAuthClient\x12*.barua.control.v1.UpdateOAuthClientRequest\x1a\x1d.barua.control.v1.OAuthClient\x12^\n\x11RotateOAuthClient\x12*.barua.control.v1.RotateOAuthClientRequest\x1a\x1d.barua.control.v1.OAuthClient\x12W\n\x11\x44\x65leteOAuthClient\x12*.barua.control.v1.DeleteOAuthClientRequest\x1a\x16.google.protobuf.Empty\x12W\n\nIssueToken\x12#.barua.control.v1.IssueTokenRequest\x1a$.barua.control.v1.IssueTokenResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,6 +52,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTOAUTHCLIENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTOAUTHCLIENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTOAUTHCLIENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTOAUTHCLIENTSREQUEST'].fields_by_name['skip']._loaded_options = None
+  _globals['_LISTOAUTHCLIENTSREQUEST'].fields_by_name['skip']._serialized_options = b'\342A\001\001'
+  _globals['_LISTOAUTHCLIENTSREQUEST'].fields_by_name['search']._loaded_options = None
+  _globals['_LISTOAUTHCLIENTSREQUEST'].fields_by_name['search']._serialized_options = b'\342A\001\001'
+  _globals['_LISTOAUTHCLIENTSREQUEST'].fields_by_name['number']._loaded_options = None
+  _globals['_LISTOAUTHCLIENTSREQUEST'].fields_by_name['number']._serialized_options = b'\342A\001\001'
+  _globals['_LISTOAUTHCLIENTSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTOAUTHCLIENTSREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001'
+  _globals['_LISTOAUTHCLIENTSREQUEST'].fields_by_name['count_total']._loaded_options = None
+  _globals['_LISTOAUTHCLIENTSREQUEST'].fields_by_name['count_total']._serialized_options = b'\342A\001\001'
   _globals['_UPDATEOAUTHCLIENTREQUEST'].fields_by_name['oauth_client']._loaded_options = None
   _globals['_UPDATEOAUTHCLIENTREQUEST'].fields_by_name['oauth_client']._serialized_options = b'\342A\001\002'
   _globals['_UPDATEOAUTHCLIENTREQUEST'].fields_by_name['update_mask']._loaded_options = None
@@ -84,20 +94,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEOAUTHCLIENTREQUEST']._serialized_end=386
   _globals['_GETOAUTHCLIENTREQUEST']._serialized_start=388
   _globals['_GETOAUTHCLIENTREQUEST']._serialized_end=431
-  _globals['_LISTOAUTHCLIENTSREQUEST']._serialized_start=433
-  _globals['_LISTOAUTHCLIENTSREQUEST']._serialized_end=531
-  _globals['_LISTOAUTHCLIENTSRESPONSE']._serialized_start=533
-  _globals['_LISTOAUTHCLIENTSRESPONSE']._serialized_end=638
-  _globals['_UPDATEOAUTHCLIENTREQUEST']._serialized_start=641
-  _globals['_UPDATEOAUTHCLIENTREQUEST']._serialized_end=836
-  _globals['_ROTATEOAUTHCLIENTREQUEST']._serialized_start=839
-  _globals['_ROTATEOAUTHCLIENTREQUEST']._serialized_end=995
-  _globals['_DELETEOAUTHCLIENTREQUEST']._serialized_start=997
-  _globals['_DELETEOAUTHCLIENTREQUEST']._serialized_end=1098
-  _globals['_ISSUETOKENREQUEST']._serialized_start=1100
-  _globals['_ISSUETOKENREQUEST']._serialized_end=1195
-  _globals['_ISSUETOKENRESPONSE']._serialized_start=1197
-  _globals['_ISSUETOKENRESPONSE']._serialized_end=1322
-  _globals['_OAUTHSERVICE']._serialized_start=1325
-  _globals['_OAUTHSERVICE']._serialized_end=2002
+  _globals['_LISTOAUTHCLIENTSREQUEST']._serialized_start=434
+  _globals['_LISTOAUTHCLIENTSREQUEST']._serialized_end=647
+  _globals['_LISTOAUTHCLIENTSRESPONSE']._serialized_start=649
+  _globals['_LISTOAUTHCLIENTSRESPONSE']._serialized_end=774
+  _globals['_UPDATEOAUTHCLIENTREQUEST']._serialized_start=777
+  _globals['_UPDATEOAUTHCLIENTREQUEST']._serialized_end=972
+  _globals['_ROTATEOAUTHCLIENTREQUEST']._serialized_start=975
+  _globals['_ROTATEOAUTHCLIENTREQUEST']._serialized_end=1131
+  _globals['_DELETEOAUTHCLIENTREQUEST']._serialized_start=1133
+  _globals['_DELETEOAUTHCLIENTREQUEST']._serialized_end=1234
+  _globals['_ISSUETOKENREQUEST']._serialized_start=1236
+  _globals['_ISSUETOKENREQUEST']._serialized_end=1331
+  _globals['_ISSUETOKENRESPONSE']._serialized_start=1333
+  _globals['_ISSUETOKENRESPONSE']._serialized_end=1458
+  _globals['_OAUTHSERVICE']._serialized_start=1461
+  _globals['_OAUTHSERVICE']._serialized_end=2138
 # @@protoc_insertion_point(module_scope)

@@ -88,22 +88,42 @@ class ListOAuthClientsRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    COUNT_TOTAL_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`tenants/{tenant}`."""
     page_size: _builtins.int
     """Default 50, maximum 1000; larger is lowered, negative is an error."""
     page_token: _builtins.str
     """From the answer before."""
+    skip: _builtins.int
+    """Leave out so many before the page, 0 to 1,000,000; with a page token, so many after its place."""
+    search: _builtins.str
+    """Only those with this text in their client id or display name, whatever its case; at most 320 characters."""
+    number: _builtins.int
+    """Only the client with this number; 0: all of them."""
+    order_by: _builtins.str
+    """"name" (the default), "number" or "number desc"; numbers rise with the time of making."""
+    count_total: _builtins.bool
+    """Count all that match, for total_size."""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        skip: _builtins.int = ...,
+        search: _builtins.str = ...,
+        number: _builtins.int = ...,
+        order_by: _builtins.str = ...,
+        count_total: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count_total", b"count_total", "number", b"number", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "search", b"search", "skip", b"skip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -117,8 +137,11 @@ class ListOAuthClientsResponse(_message.Message):
 
     OAUTH_CLIENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """For the next page; empty: there is none."""
+    total_size: _builtins.int
+    """How many match, on all pages; 0 without count_total."""
     @_builtins.property
     def oauth_clients(self) -> _containers.RepeatedCompositeFieldContainer[_oauth_client_pb2.OAuthClient]:
         """This page."""
@@ -128,10 +151,11 @@ class ListOAuthClientsResponse(_message.Message):
         *,
         oauth_clients: _abc.Iterable[_oauth_client_pb2.OAuthClient] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "oauth_clients", b"oauth_clients"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "oauth_clients", b"oauth_clients", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

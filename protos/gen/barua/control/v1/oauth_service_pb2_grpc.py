@@ -101,7 +101,8 @@ class OAuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListOAuthClients(self, request, context):
-        """Lists a tenant's clients without their secrets, by name. Read-only. NOT_FOUND: no such tenant for the caller.
+        """Lists a tenant's clients without their secrets. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+        field is malformed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

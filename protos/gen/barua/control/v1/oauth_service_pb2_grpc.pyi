@@ -47,7 +47,9 @@ class OAuthServiceStub:
     GetOAuthClient: _grpc.UnaryUnaryMultiCallable[_oauth_service_pb2.GetOAuthClientRequest, _oauth_client_pb2.OAuthClient]
     """Reads a client, without its secret. Read-only. NOT_FOUND: there is none."""
     ListOAuthClients: _grpc.UnaryUnaryMultiCallable[_oauth_service_pb2.ListOAuthClientsRequest, _oauth_service_pb2.ListOAuthClientsResponse]
-    """Lists a tenant's clients without their secrets, by name. Read-only. NOT_FOUND: no such tenant for the caller."""
+    """Lists a tenant's clients without their secrets. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+    field is malformed.
+    """
     UpdateOAuthClient: _grpc.UnaryUnaryMultiCallable[_oauth_service_pb2.UpdateOAuthClientRequest, _oauth_client_pb2.OAuthClient]
     """Changes display_name, scopes, allowed_networks or expire_time. Idempotent with request_id. NOT_FOUND: there is
     none. INVALID_ARGUMENT: a field or the mask is malformed. ABORTED: the etag is not the current one.
@@ -85,7 +87,9 @@ class OAuthServiceAsyncStub(OAuthServiceStub):
     GetOAuthClient: _aio.UnaryUnaryMultiCallable[_oauth_service_pb2.GetOAuthClientRequest, _oauth_client_pb2.OAuthClient]  # type: ignore[assignment]
     """Reads a client, without its secret. Read-only. NOT_FOUND: there is none."""
     ListOAuthClients: _aio.UnaryUnaryMultiCallable[_oauth_service_pb2.ListOAuthClientsRequest, _oauth_service_pb2.ListOAuthClientsResponse]  # type: ignore[assignment]
-    """Lists a tenant's clients without their secrets, by name. Read-only. NOT_FOUND: no such tenant for the caller."""
+    """Lists a tenant's clients without their secrets. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+    field is malformed.
+    """
     UpdateOAuthClient: _aio.UnaryUnaryMultiCallable[_oauth_service_pb2.UpdateOAuthClientRequest, _oauth_client_pb2.OAuthClient]  # type: ignore[assignment]
     """Changes display_name, scopes, allowed_networks or expire_time. Idempotent with request_id. NOT_FOUND: there is
     none. INVALID_ARGUMENT: a field or the mask is malformed. ABORTED: the etag is not the current one.
@@ -138,7 +142,9 @@ class OAuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _oauth_service_pb2.ListOAuthClientsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_oauth_service_pb2.ListOAuthClientsResponse, _abc.Awaitable[_oauth_service_pb2.ListOAuthClientsResponse]]:
-        """Lists a tenant's clients without their secrets, by name. Read-only. NOT_FOUND: no such tenant for the caller."""
+        """Lists a tenant's clients without their secrets. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+        field is malformed.
+        """
 
     @_abc_1.abstractmethod
     def UpdateOAuthClient(

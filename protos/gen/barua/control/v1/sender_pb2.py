@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x61rua/control/v1/sender.proto\x12\x10\x62\x61rua.control.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x04\n\x06Sender\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x05state\x18\x03 \x01(\x0e\x32\x1e.barua.control.v1.Sender.StateB\x04\xe2\x41\x01\x03\x12\x33\n\x05proof\x18\x04 \x01(\x0e\x32\x1e.barua.control.v1.Sender.ProofB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cmail_trouble\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x38\n\x0e\x63ode_send_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12:\n\x10\x63ode_expire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bverify_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\n \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06number\x18\x0b \x01(\x05\x42\x04\xe2\x41\x01\x03\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x12\n\x0eSTATE_VERIFIED\x10\x02\"S\n\x05Proof\x12\x15\n\x11PROOF_UNSPECIFIED\x10\x00\x12\x0e\n\nPROOF_CODE\x10\x01\x12\x11\n\rPROOF_TRUSTED\x10\x02\x12\x10\n\x0cPROOF_DOMAIN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x61rua/control/v1/sender.proto\x12\x10\x62\x61rua.control.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x04\n\x06Sender\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x05state\x18\x03 \x01(\x0e\x32\x1e.barua.control.v1.Sender.StateB\x04\xe2\x41\x01\x03\x12\x33\n\x05proof\x18\x04 \x01(\x0e\x32\x1e.barua.control.v1.Sender.ProofB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cmail_trouble\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x38\n\x0e\x63ode_send_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12:\n\x10\x63ode_expire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bverify_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\n \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06number\x18\x0b \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x16\n\x08reply_to\x18\x0c \x01(\tB\x04\xe2\x41\x01\x01\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x12\n\x0eSTATE_VERIFIED\x10\x02\"S\n\x05Proof\x12\x15\n\x11PROOF_UNSPECIFIED\x10\x00\x12\x0e\n\nPROOF_CODE\x10\x01\x12\x11\n\rPROOF_TRUSTED\x10\x02\x12\x10\n\x0cPROOF_DOMAIN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,10 +53,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SENDER'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
   _globals['_SENDER'].fields_by_name['number']._loaded_options = None
   _globals['_SENDER'].fields_by_name['number']._serialized_options = b'\342A\001\003'
+  _globals['_SENDER'].fields_by_name['reply_to']._loaded_options = None
+  _globals['_SENDER'].fields_by_name['reply_to']._serialized_options = b'\342A\001\001'
   _globals['_SENDER']._serialized_start=118
-  _globals['_SENDER']._serialized_end=728
-  _globals['_SENDER_STATE']._serialized_start=574
-  _globals['_SENDER_STATE']._serialized_end=643
-  _globals['_SENDER_PROOF']._serialized_start=645
-  _globals['_SENDER_PROOF']._serialized_end=728
+  _globals['_SENDER']._serialized_end=752
+  _globals['_SENDER_STATE']._serialized_start=598
+  _globals['_SENDER_STATE']._serialized_end=667
+  _globals['_SENDER_PROOF']._serialized_start=669
+  _globals['_SENDER_PROOF']._serialized_end=752
 # @@protoc_insertion_point(module_scope)

@@ -87,6 +87,7 @@ class Sender(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
+    REPLY_TO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`tenants/{tenant}/senders/{address}`; the address in its canonical form (domain as A-labels, all lower case)."""
     display_name: _builtins.str
@@ -101,6 +102,10 @@ class Sender(_message.Message):
     """Changes with each change of a field; send it back with an update to be told of somebody else's."""
     number: _builtins.int
     """A small number that names the sender as well: `tenants/{tenant}/senders/{number}` is understood."""
+    reply_to: _builtins.str
+    """Where answers to its messages should go, for programs that write them: nothing here does it by itself. An address, or
+    empty.
+    """
     @_builtins.property
     def code_send_time(self) -> _timestamp_pb2.Timestamp:
         """When a code was last handed to the mail server."""
@@ -131,10 +136,11 @@ class Sender(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         number: _builtins.int = ...,
+        reply_to: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["code_expire_time", b"code_expire_time", "code_send_time", b"code_send_time", "create_time", b"create_time", "verify_time", b"verify_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_expire_time", b"code_expire_time", "code_send_time", b"code_send_time", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "mail_trouble", b"mail_trouble", "name", b"name", "number", b"number", "proof", b"proof", "state", b"state", "verify_time", b"verify_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_expire_time", b"code_expire_time", "code_send_time", b"code_send_time", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "mail_trouble", b"mail_trouble", "name", b"name", "number", b"number", "proof", b"proof", "reply_to", b"reply_to", "state", b"state", "verify_time", b"verify_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%barua/control/v1/sender_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1d\x62\x61rua/control/v1/sender.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"\xc0\x01\n\x13\x43reateSenderRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x61\x64\x64ress\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\x06sender\x18\x03 \x01(\x0b\x32\x18.barua.control.v1.SenderB\x04\xe2\x41\x01\x01\x12\x15\n\x07trusted\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\"&\n\x10GetSenderRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"]\n\x12ListSendersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"Y\n\x13ListSendersResponse\x12)\n\x07senders\x18\x01 \x03(\x0b\x32\x18.barua.control.v1.Sender\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb3\x01\n\x13UpdateSenderRequest\x12.\n\x06sender\x18\x01 \x01(\x0b\x32\x18.barua.control.v1.SenderB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"t\n\x13VerifySenderRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x63ode\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"b\n\x15SendSenderCodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"`\n\x13\x44\x65leteSenderRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x32\xcd\x04\n\rSenderService\x12O\n\x0c\x43reateSender\x12%.barua.control.v1.CreateSenderRequest\x1a\x18.barua.control.v1.Sender\x12I\n\tGetSender\x12\".barua.control.v1.GetSenderRequest\x1a\x18.barua.control.v1.Sender\x12Z\n\x0bListSenders\x12$.barua.control.v1.ListSendersRequest\x1a%.barua.control.v1.ListSendersResponse\x12O\n\x0cUpdateSender\x12%.barua.control.v1.UpdateSenderRequest\x1a\x18.barua.control.v1.Sender\x12O\n\x0cVerifySender\x12%.barua.control.v1.VerifySenderRequest\x1a\x18.barua.control.v1.Sender\x12S\n\x0eSendSenderCode\x12\'.barua.control.v1.SendSenderCodeRequest\x1a\x18.barua.control.v1.Sender\x12M\n\x0c\x44\x65leteSender\x12%.barua.control.v1.DeleteSenderRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%barua/control/v1/sender_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1d\x62\x61rua/control/v1/sender.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"\xc0\x01\n\x13\x43reateSenderRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x61\x64\x64ress\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\x06sender\x18\x03 \x01(\x0b\x32\x18.barua.control.v1.SenderB\x04\xe2\x41\x01\x01\x12\x15\n\x07trusted\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\"&\n\x10GetSenderRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xfa\x01\n\x12ListSendersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04skip\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06search\x18\x0b \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06number\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\r \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ount_total\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\x08verified\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x0b\n\t_verified\"m\n\x13ListSendersResponse\x12)\n\x07senders\x18\x01 \x03(\x0b\x32\x18.barua.control.v1.Sender\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\n \x01(\x05\"\xb3\x01\n\x13UpdateSenderRequest\x12.\n\x06sender\x18\x01 \x01(\x0b\x32\x18.barua.control.v1.SenderB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"t\n\x13VerifySenderRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x63ode\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"b\n\x15SendSenderCodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"`\n\x13\x44\x65leteSenderRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x32\xcd\x04\n\rSenderService\x12O\n\x0c\x43reateSender\x12%.barua.control.v1.CreateSenderRequest\x1a\x18.barua.control.v1.Sender\x12I\n\tGetSender\x12\".barua.control.v1.GetSenderRequest\x1a\x18.barua.control.v1.Sender\x12Z\n\x0bListSenders\x12$.barua.control.v1.ListSendersRequest\x1a%.barua.control.v1.ListSendersResponse\x12O\n\x0cUpdateSender\x12%.barua.control.v1.UpdateSenderRequest\x1a\x18.barua.control.v1.Sender\x12O\n\x0cVerifySender\x12%.barua.control.v1.VerifySenderRequest\x1a\x18.barua.control.v1.Sender\x12S\n\x0eSendSenderCode\x12\'.barua.control.v1.SendSenderCodeRequest\x1a\x18.barua.control.v1.Sender\x12M\n\x0c\x44\x65leteSender\x12%.barua.control.v1.DeleteSenderRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,6 +55,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSENDERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTSENDERSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTSENDERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTSENDERSREQUEST'].fields_by_name['skip']._loaded_options = None
+  _globals['_LISTSENDERSREQUEST'].fields_by_name['skip']._serialized_options = b'\342A\001\001'
+  _globals['_LISTSENDERSREQUEST'].fields_by_name['search']._loaded_options = None
+  _globals['_LISTSENDERSREQUEST'].fields_by_name['search']._serialized_options = b'\342A\001\001'
+  _globals['_LISTSENDERSREQUEST'].fields_by_name['number']._loaded_options = None
+  _globals['_LISTSENDERSREQUEST'].fields_by_name['number']._serialized_options = b'\342A\001\001'
+  _globals['_LISTSENDERSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTSENDERSREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001'
+  _globals['_LISTSENDERSREQUEST'].fields_by_name['count_total']._loaded_options = None
+  _globals['_LISTSENDERSREQUEST'].fields_by_name['count_total']._serialized_options = b'\342A\001\001'
+  _globals['_LISTSENDERSREQUEST'].fields_by_name['verified']._loaded_options = None
+  _globals['_LISTSENDERSREQUEST'].fields_by_name['verified']._serialized_options = b'\342A\001\001'
   _globals['_UPDATESENDERREQUEST'].fields_by_name['sender']._loaded_options = None
   _globals['_UPDATESENDERREQUEST'].fields_by_name['sender']._serialized_options = b'\342A\001\002'
   _globals['_UPDATESENDERREQUEST'].fields_by_name['update_mask']._loaded_options = None
@@ -87,18 +99,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATESENDERREQUEST']._serialized_end=379
   _globals['_GETSENDERREQUEST']._serialized_start=381
   _globals['_GETSENDERREQUEST']._serialized_end=419
-  _globals['_LISTSENDERSREQUEST']._serialized_start=421
-  _globals['_LISTSENDERSREQUEST']._serialized_end=514
-  _globals['_LISTSENDERSRESPONSE']._serialized_start=516
-  _globals['_LISTSENDERSRESPONSE']._serialized_end=605
-  _globals['_UPDATESENDERREQUEST']._serialized_start=608
-  _globals['_UPDATESENDERREQUEST']._serialized_end=787
-  _globals['_VERIFYSENDERREQUEST']._serialized_start=789
-  _globals['_VERIFYSENDERREQUEST']._serialized_end=905
-  _globals['_SENDSENDERCODEREQUEST']._serialized_start=907
-  _globals['_SENDSENDERCODEREQUEST']._serialized_end=1005
-  _globals['_DELETESENDERREQUEST']._serialized_start=1007
-  _globals['_DELETESENDERREQUEST']._serialized_end=1103
-  _globals['_SENDERSERVICE']._serialized_start=1106
-  _globals['_SENDERSERVICE']._serialized_end=1695
+  _globals['_LISTSENDERSREQUEST']._serialized_start=422
+  _globals['_LISTSENDERSREQUEST']._serialized_end=672
+  _globals['_LISTSENDERSRESPONSE']._serialized_start=674
+  _globals['_LISTSENDERSRESPONSE']._serialized_end=783
+  _globals['_UPDATESENDERREQUEST']._serialized_start=786
+  _globals['_UPDATESENDERREQUEST']._serialized_end=965
+  _globals['_VERIFYSENDERREQUEST']._serialized_start=967
+  _globals['_VERIFYSENDERREQUEST']._serialized_end=1083
+  _globals['_SENDSENDERCODEREQUEST']._serialized_start=1085
+  _globals['_SENDSENDERCODEREQUEST']._serialized_end=1183
+  _globals['_DELETESENDERREQUEST']._serialized_start=1185
+  _globals['_DELETESENDERREQUEST']._serialized_end=1281
+  _globals['_SENDERSERVICE']._serialized_start=1284
+  _globals['_SENDERSERVICE']._serialized_end=1873
 # @@protoc_insertion_point(module_scope)

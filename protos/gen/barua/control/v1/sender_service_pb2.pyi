@@ -44,7 +44,7 @@ class CreateSenderRequest(_message.Message):
     """Check everything, change nothing."""
     @_builtins.property
     def sender(self) -> _sender_pb2.Sender:
-        """Only `display_name` is read."""
+        """Only `display_name` and `reply_to` are read."""
 
     def __init__(
         self,
@@ -95,24 +95,50 @@ class ListSendersRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    COUNT_TOTAL_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`tenants/{tenant}`."""
     page_size: _builtins.int
     """Default 50, maximum 1000; larger is lowered, negative is an error."""
     page_token: _builtins.str
     """From the answer before."""
+    skip: _builtins.int
+    """Leave out so many before the page, 0 to 1,000,000; with a page token, so many after its place."""
+    search: _builtins.str
+    """Only those with this text in their address or display name, whatever its case; at most 320 characters."""
+    number: _builtins.int
+    """Only the sender with this number; 0: all of them."""
+    order_by: _builtins.str
+    """"name" (the default), "number" or "number desc"; numbers rise with the time of making."""
+    count_total: _builtins.bool
+    """Count all that match, for total_size."""
+    verified: _builtins.bool
+    """Only verified ones, or only others; unset: all."""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        skip: _builtins.int = ...,
+        search: _builtins.str = ...,
+        number: _builtins.int = ...,
+        order_by: _builtins.str = ...,
+        count_total: _builtins.bool = ...,
+        verified: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_verified", b"_verified", "verified", b"verified"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_verified", b"_verified", "count_total", b"count_total", "number", b"number", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "search", b"search", "skip", b"skip", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__verified: _TypeAlias = _typing.Literal["verified"]  # noqa: Y015
+    _WhichOneofArgType__verified: _TypeAlias = _typing.Literal["_verified", b"_verified"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__verified) -> _WhichOneofReturnType__verified | None: ...
 
 Global___ListSendersRequest: _TypeAlias = ListSendersRequest  # noqa: Y015
 
@@ -124,8 +150,11 @@ class ListSendersResponse(_message.Message):
 
     SENDERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """For the next page; empty: there is none."""
+    total_size: _builtins.int
+    """How many match, on all pages; 0 without count_total."""
     @_builtins.property
     def senders(self) -> _containers.RepeatedCompositeFieldContainer[_sender_pb2.Sender]:
         """This page."""
@@ -135,10 +164,11 @@ class ListSendersResponse(_message.Message):
         *,
         senders: _abc.Iterable[_sender_pb2.Sender] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "senders", b"senders"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "senders", b"senders", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -160,7 +190,7 @@ class UpdateSenderRequest(_message.Message):
     """Check everything, change nothing."""
     @_builtins.property
     def sender(self) -> _sender_pb2.Sender:
-        """The sender: `name`, `display_name`, and the etag if wanted."""
+        """The sender: `name`, the fields to change, and the etag if wanted."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:

@@ -100,14 +100,15 @@ class SenderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSenders(self, request, context):
-        """Lists a tenant's senders, by address. Read-only. NOT_FOUND: no such tenant for the caller.
+        """Lists a tenant's senders. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+        field is malformed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSender(self, request, context):
-        """Changes the display name. INVALID_ARGUMENT: another path, or a bad value. NOT_FOUND: not there for the caller.
+        """Changes `display_name` and `reply_to`. INVALID_ARGUMENT: another path, or a bad value. NOT_FOUND: not there for the caller.
         ABORTED: the etag is stale. Idempotent with request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

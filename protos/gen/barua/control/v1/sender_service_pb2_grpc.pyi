@@ -48,9 +48,11 @@ class SenderServiceStub:
     GetSender: _grpc.UnaryUnaryMultiCallable[_sender_service_pb2.GetSenderRequest, _sender_pb2.Sender]
     """Returns one sender. Read-only. NOT_FOUND: not there for the caller."""
     ListSenders: _grpc.UnaryUnaryMultiCallable[_sender_service_pb2.ListSendersRequest, _sender_service_pb2.ListSendersResponse]
-    """Lists a tenant's senders, by address. Read-only. NOT_FOUND: no such tenant for the caller."""
+    """Lists a tenant's senders. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+    field is malformed.
+    """
     UpdateSender: _grpc.UnaryUnaryMultiCallable[_sender_service_pb2.UpdateSenderRequest, _sender_pb2.Sender]
-    """Changes the display name. INVALID_ARGUMENT: another path, or a bad value. NOT_FOUND: not there for the caller.
+    """Changes `display_name` and `reply_to`. INVALID_ARGUMENT: another path, or a bad value. NOT_FOUND: not there for the caller.
     ABORTED: the etag is stale. Idempotent with request_id.
     """
     VerifySender: _grpc.UnaryUnaryMultiCallable[_sender_service_pb2.VerifySenderRequest, _sender_pb2.Sender]
@@ -84,9 +86,11 @@ class SenderServiceAsyncStub(SenderServiceStub):
     GetSender: _aio.UnaryUnaryMultiCallable[_sender_service_pb2.GetSenderRequest, _sender_pb2.Sender]  # type: ignore[assignment]
     """Returns one sender. Read-only. NOT_FOUND: not there for the caller."""
     ListSenders: _aio.UnaryUnaryMultiCallable[_sender_service_pb2.ListSendersRequest, _sender_service_pb2.ListSendersResponse]  # type: ignore[assignment]
-    """Lists a tenant's senders, by address. Read-only. NOT_FOUND: no such tenant for the caller."""
+    """Lists a tenant's senders. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+    field is malformed.
+    """
     UpdateSender: _aio.UnaryUnaryMultiCallable[_sender_service_pb2.UpdateSenderRequest, _sender_pb2.Sender]  # type: ignore[assignment]
-    """Changes the display name. INVALID_ARGUMENT: another path, or a bad value. NOT_FOUND: not there for the caller.
+    """Changes `display_name` and `reply_to`. INVALID_ARGUMENT: another path, or a bad value. NOT_FOUND: not there for the caller.
     ABORTED: the etag is stale. Idempotent with request_id.
     """
     VerifySender: _aio.UnaryUnaryMultiCallable[_sender_service_pb2.VerifySenderRequest, _sender_pb2.Sender]  # type: ignore[assignment]
@@ -135,7 +139,9 @@ class SenderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sender_service_pb2.ListSendersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sender_service_pb2.ListSendersResponse, _abc.Awaitable[_sender_service_pb2.ListSendersResponse]]:
-        """Lists a tenant's senders, by address. Read-only. NOT_FOUND: no such tenant for the caller."""
+        """Lists a tenant's senders. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+        field is malformed.
+        """
 
     @_abc_1.abstractmethod
     def UpdateSender(
@@ -143,7 +149,7 @@ class SenderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sender_service_pb2.UpdateSenderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sender_pb2.Sender, _abc.Awaitable[_sender_pb2.Sender]]:
-        """Changes the display name. INVALID_ARGUMENT: another path, or a bad value. NOT_FOUND: not there for the caller.
+        """Changes `display_name` and `reply_to`. INVALID_ARGUMENT: another path, or a bad value. NOT_FOUND: not there for the caller.
         ABORTED: the etag is stale. Idempotent with request_id.
         """
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)barua/control/v1/statistics_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xcf\x01\n\x06\x43ounts\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x17\n\x0f\x64\x65livered_count\x18\x02 \x01(\x03\x12\x15\n\rbounced_count\x18\x03 \x01(\x03\x12\x16\n\x0e\x64\x65\x66\x65rred_count\x18\x04 \x01(\x03\x12\x15\n\rexpired_count\x18\x05 \x01(\x03\x12\x18\n\x10suppressed_count\x18\x06 \x01(\x03\x12\x18\n\x10\x63omplained_count\x18\x07 \x01(\x03\x12\x1a\n\x12unsubscribed_count\x18\x08 \x01(\x03\"T\n\x0c\x44\x61ilyCounter\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12(\n\x06\x63ounts\x18\x03 \x01(\x0b\x32\x18.barua.control.v1.Counts\"\x9d\x01\n\x0e\x43ounterSummary\x12\r\n\x05value\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12(\n\x06\x63ounts\x18\x03 \x01(\x0b\x32\x18.barua.control.v1.Counts\x12\x15\n\rdelivery_rate\x18\x04 \x01(\x01\x12\x13\n\x0b\x62ounce_rate\x18\x05 \x01(\x01\x12\x16\n\x0e\x63omplaint_rate\x18\x06 \x01(\x01\"\x83\x02\n\x18ListDailyCountersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nstart_date\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x65nd_date\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\tdimension\x18\x04 \x01(\x0e\x32\x1b.barua.control.v1.DimensionB\x04\xe2\x41\x01\x01\x12\x13\n\x05value\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12!\n\x13include_descendants\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\"l\n\x19ListDailyCountersResponse\x12\x36\n\x0e\x64\x61ily_counters\x18\x01 \x03(\x0b\x32\x1e.barua.control.v1.DailyCounter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfe\x01\n\x18SummarizeCountersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nstart_date\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x65nd_date\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\tdimension\x18\x04 \x01(\x0e\x32\x1b.barua.control.v1.DimensionB\x04\xe2\x41\x01\x01\x12\x13\n\x05value\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12!\n\x13include_descendants\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x17\n\tby_tenant\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x13\n\x05limit\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x01\"P\n\x19SummarizeCountersResponse\x12\x33\n\tsummaries\x18\x01 \x03(\x0b\x32 .barua.control.v1.CounterSummary*\xc3\x01\n\tDimension\x12\x19\n\x15\x44IMENSION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44IMENSION_TOTAL\x10\x01\x12\x1b\n\x17\x44IMENSION_SENDER_DOMAIN\x10\x02\x12\x1e\n\x1a\x44IMENSION_RECIPIENT_DOMAIN\x10\x03\x12\x14\n\x10\x44IMENSION_STREAM\x10\x04\x12\x1b\n\x17\x44IMENSION_EGRESS_SOURCE\x10\x05\x12\x16\n\x12\x44IMENSION_PROVIDER\x10\x06\x32\xef\x01\n\x11StatisticsService\x12l\n\x11ListDailyCounters\x12*.barua.control.v1.ListDailyCountersRequest\x1a+.barua.control.v1.ListDailyCountersResponse\x12l\n\x11SummarizeCounters\x12*.barua.control.v1.SummarizeCountersRequest\x1a+.barua.control.v1.SummarizeCountersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)barua/control/v1/statistics_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xbd\x03\n\x06\x43ounts\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x17\n\x0f\x64\x65livered_count\x18\x02 \x01(\x03\x12\x15\n\rbounced_count\x18\x03 \x01(\x03\x12\x16\n\x0e\x64\x65\x66\x65rred_count\x18\x04 \x01(\x03\x12\x15\n\rexpired_count\x18\x05 \x01(\x03\x12\x18\n\x10suppressed_count\x18\x06 \x01(\x03\x12\x18\n\x10\x63omplained_count\x18\x07 \x01(\x03\x12\x1a\n\x12unsubscribed_count\x18\x08 \x01(\x03\x12\x15\n\rdropped_count\x18\t \x01(\x03\x12\x1a\n\x12smtp_dropped_count\x18\n \x01(\x03\x12\x1a\n\x12soft_bounced_count\x18\x0b \x01(\x03\x12\x1a\n\x12hard_bounced_count\x18\x0c \x01(\x03\x12\x14\n\x0copened_count\x18\r \x01(\x03\x12\x12\n\nopen_count\x18\x0e \x01(\x03\x12\x15\n\rclicked_count\x18\x0f \x01(\x03\x12\x13\n\x0b\x63lick_count\x18\x10 \x01(\x03\x12\x17\n\x0fprocessed_count\x18\x11 \x01(\x03\x12\x12\n\nsent_count\x18\x12 \x01(\x03\"T\n\x0c\x44\x61ilyCounter\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12(\n\x06\x63ounts\x18\x03 \x01(\x0b\x32\x18.barua.control.v1.Counts\"\x9d\x01\n\x0e\x43ounterSummary\x12\r\n\x05value\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12(\n\x06\x63ounts\x18\x03 \x01(\x0b\x32\x18.barua.control.v1.Counts\x12\x15\n\rdelivery_rate\x18\x04 \x01(\x01\x12\x13\n\x0b\x62ounce_rate\x18\x05 \x01(\x01\x12\x16\n\x0e\x63omplaint_rate\x18\x06 \x01(\x01\"\x83\x02\n\x18ListDailyCountersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nstart_date\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x65nd_date\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\tdimension\x18\x04 \x01(\x0e\x32\x1b.barua.control.v1.DimensionB\x04\xe2\x41\x01\x01\x12\x13\n\x05value\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12!\n\x13include_descendants\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\"l\n\x19ListDailyCountersResponse\x12\x36\n\x0e\x64\x61ily_counters\x18\x01 \x03(\x0b\x32\x1e.barua.control.v1.DailyCounter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfe\x01\n\x18SummarizeCountersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nstart_date\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x65nd_date\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\tdimension\x18\x04 \x01(\x0e\x32\x1b.barua.control.v1.DimensionB\x04\xe2\x41\x01\x01\x12\x13\n\x05value\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12!\n\x13include_descendants\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x17\n\tby_tenant\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x13\n\x05limit\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x01\"P\n\x19SummarizeCountersResponse\x12\x33\n\tsummaries\x18\x01 \x03(\x0b\x32 .barua.control.v1.CounterSummary*\xd6\x01\n\tDimension\x12\x19\n\x15\x44IMENSION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44IMENSION_TOTAL\x10\x01\x12\x1b\n\x17\x44IMENSION_SENDER_DOMAIN\x10\x02\x12\x1e\n\x1a\x44IMENSION_RECIPIENT_DOMAIN\x10\x03\x12\x14\n\x10\x44IMENSION_STREAM\x10\x04\x12\x1b\n\x17\x44IMENSION_EGRESS_SOURCE\x10\x05\x12\x16\n\x12\x44IMENSION_PROVIDER\x10\x06\x12\x11\n\rDIMENSION_TAG\x10\x07\x32\xef\x01\n\x11StatisticsService\x12l\n\x11ListDailyCounters\x12*.barua.control.v1.ListDailyCountersRequest\x1a+.barua.control.v1.ListDailyCountersResponse\x12l\n\x11SummarizeCounters\x12*.barua.control.v1.SummarizeCountersRequest\x1a+.barua.control.v1.SummarizeCountersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,22 +64,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUMMARIZECOUNTERSREQUEST'].fields_by_name['by_tenant']._serialized_options = b'\342A\001\001'
   _globals['_SUMMARIZECOUNTERSREQUEST'].fields_by_name['limit']._loaded_options = None
   _globals['_SUMMARIZECOUNTERSREQUEST'].fields_by_name['limit']._serialized_options = b'\342A\001\001'
-  _globals['_DIMENSION']._serialized_start=1264
-  _globals['_DIMENSION']._serialized_end=1459
+  _globals['_DIMENSION']._serialized_start=1502
+  _globals['_DIMENSION']._serialized_end=1716
   _globals['_COUNTS']._serialized_start=97
-  _globals['_COUNTS']._serialized_end=304
-  _globals['_DAILYCOUNTER']._serialized_start=306
-  _globals['_DAILYCOUNTER']._serialized_end=390
-  _globals['_COUNTERSUMMARY']._serialized_start=393
-  _globals['_COUNTERSUMMARY']._serialized_end=550
-  _globals['_LISTDAILYCOUNTERSREQUEST']._serialized_start=553
-  _globals['_LISTDAILYCOUNTERSREQUEST']._serialized_end=812
-  _globals['_LISTDAILYCOUNTERSRESPONSE']._serialized_start=814
-  _globals['_LISTDAILYCOUNTERSRESPONSE']._serialized_end=922
-  _globals['_SUMMARIZECOUNTERSREQUEST']._serialized_start=925
-  _globals['_SUMMARIZECOUNTERSREQUEST']._serialized_end=1179
-  _globals['_SUMMARIZECOUNTERSRESPONSE']._serialized_start=1181
-  _globals['_SUMMARIZECOUNTERSRESPONSE']._serialized_end=1261
-  _globals['_STATISTICSSERVICE']._serialized_start=1462
-  _globals['_STATISTICSSERVICE']._serialized_end=1701
+  _globals['_COUNTS']._serialized_end=542
+  _globals['_DAILYCOUNTER']._serialized_start=544
+  _globals['_DAILYCOUNTER']._serialized_end=628
+  _globals['_COUNTERSUMMARY']._serialized_start=631
+  _globals['_COUNTERSUMMARY']._serialized_end=788
+  _globals['_LISTDAILYCOUNTERSREQUEST']._serialized_start=791
+  _globals['_LISTDAILYCOUNTERSREQUEST']._serialized_end=1050
+  _globals['_LISTDAILYCOUNTERSRESPONSE']._serialized_start=1052
+  _globals['_LISTDAILYCOUNTERSRESPONSE']._serialized_end=1160
+  _globals['_SUMMARIZECOUNTERSREQUEST']._serialized_start=1163
+  _globals['_SUMMARIZECOUNTERSREQUEST']._serialized_end=1417
+  _globals['_SUMMARIZECOUNTERSRESPONSE']._serialized_start=1419
+  _globals['_SUMMARIZECOUNTERSRESPONSE']._serialized_end=1499
+  _globals['_STATISTICSSERVICE']._serialized_start=1719
+  _globals['_STATISTICSSERVICE']._serialized_end=1958
 # @@protoc_insertion_point(module_scope)

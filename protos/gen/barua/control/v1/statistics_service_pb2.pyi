@@ -39,6 +39,8 @@ class _DimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dimension.V
     """Egress source that attempts left from. Counts attempts, so nothing is "accepted" here."""
     DIMENSION_PROVIDER: _Dimension.ValueType  # 6
     """SMTP provider that attempts were given to. Counts attempts, so nothing is "accepted" here."""
+    DIMENSION_TAG: _Dimension.ValueType  # 7
+    """Tag that the submitter gave. Mail with several tags counts for each of them."""
 
 class Dimension(_Dimension, metaclass=_DimensionEnumTypeWrapper):
     """What counters are by."""
@@ -57,6 +59,8 @@ DIMENSION_EGRESS_SOURCE: Dimension.ValueType  # 5
 """Egress source that attempts left from. Counts attempts, so nothing is "accepted" here."""
 DIMENSION_PROVIDER: Dimension.ValueType  # 6
 """SMTP provider that attempts were given to. Counts attempts, so nothing is "accepted" here."""
+DIMENSION_TAG: Dimension.ValueType  # 7
+"""Tag that the submitter gave. Mail with several tags counts for each of them."""
 Global___Dimension: _TypeAlias = Dimension  # noqa: Y015
 
 @_typing.final
@@ -73,6 +77,16 @@ class Counts(_message.Message):
     SUPPRESSED_COUNT_FIELD_NUMBER: _builtins.int
     COMPLAINED_COUNT_FIELD_NUMBER: _builtins.int
     UNSUBSCRIBED_COUNT_FIELD_NUMBER: _builtins.int
+    DROPPED_COUNT_FIELD_NUMBER: _builtins.int
+    SMTP_DROPPED_COUNT_FIELD_NUMBER: _builtins.int
+    SOFT_BOUNCED_COUNT_FIELD_NUMBER: _builtins.int
+    HARD_BOUNCED_COUNT_FIELD_NUMBER: _builtins.int
+    OPENED_COUNT_FIELD_NUMBER: _builtins.int
+    OPEN_COUNT_FIELD_NUMBER: _builtins.int
+    CLICKED_COUNT_FIELD_NUMBER: _builtins.int
+    CLICK_COUNT_FIELD_NUMBER: _builtins.int
+    PROCESSED_COUNT_FIELD_NUMBER: _builtins.int
+    SENT_COUNT_FIELD_NUMBER: _builtins.int
     accepted_count: _builtins.int
     """Recipients accepted."""
     delivered_count: _builtins.int
@@ -84,11 +98,31 @@ class Counts(_message.Message):
     expired_count: _builtins.int
     """Recipients given up after their lifetime."""
     suppressed_count: _builtins.int
-    """Recipients refused because they are suppressed; not counted yet."""
+    """Same as dropped_count."""
     complained_count: _builtins.int
-    """Complaints; not counted yet."""
+    """Recipients that called it spam."""
     unsubscribed_count: _builtins.int
-    """Unsubscriptions; not counted yet."""
+    """Recipients that unsubscribed."""
+    dropped_count: _builtins.int
+    """Recipients on record that were never sent to, because they are suppressed or a rule refused them."""
+    smtp_dropped_count: _builtins.int
+    """Recipients that failed for good without any remote server taking part; they are among those bounced."""
+    soft_bounced_count: _builtins.int
+    """Attempts that failed for now; same as deferred_count."""
+    hard_bounced_count: _builtins.int
+    """Recipients that failed for good, other than smtp_dropped_count: refused by a remote server, or expired."""
+    opened_count: _builtins.int
+    """Recipients that opened it, each counted once."""
+    open_count: _builtins.int
+    """Times that it was opened."""
+    clicked_count: _builtins.int
+    """Recipients that followed a link, each counted once."""
+    click_count: _builtins.int
+    """Times that a link was followed."""
+    processed_count: _builtins.int
+    """Recipients that were asked for: accepted and dropped."""
+    sent_count: _builtins.int
+    """Recipients processed, other than dropped_count and smtp_dropped_count."""
     def __init__(
         self,
         *,
@@ -100,10 +134,20 @@ class Counts(_message.Message):
         suppressed_count: _builtins.int = ...,
         complained_count: _builtins.int = ...,
         unsubscribed_count: _builtins.int = ...,
+        dropped_count: _builtins.int = ...,
+        smtp_dropped_count: _builtins.int = ...,
+        soft_bounced_count: _builtins.int = ...,
+        hard_bounced_count: _builtins.int = ...,
+        opened_count: _builtins.int = ...,
+        open_count: _builtins.int = ...,
+        clicked_count: _builtins.int = ...,
+        click_count: _builtins.int = ...,
+        processed_count: _builtins.int = ...,
+        sent_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "bounced_count", b"bounced_count", "complained_count", b"complained_count", "deferred_count", b"deferred_count", "delivered_count", b"delivered_count", "expired_count", b"expired_count", "suppressed_count", b"suppressed_count", "unsubscribed_count", b"unsubscribed_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "bounced_count", b"bounced_count", "click_count", b"click_count", "clicked_count", b"clicked_count", "complained_count", b"complained_count", "deferred_count", b"deferred_count", "delivered_count", b"delivered_count", "dropped_count", b"dropped_count", "expired_count", b"expired_count", "hard_bounced_count", b"hard_bounced_count", "open_count", b"open_count", "opened_count", b"opened_count", "processed_count", b"processed_count", "sent_count", b"sent_count", "smtp_dropped_count", b"smtp_dropped_count", "soft_bounced_count", b"soft_bounced_count", "suppressed_count", b"suppressed_count", "unsubscribed_count", b"unsubscribed_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ if _version_not_supported:
 class StatisticsServiceStub:
     """How much mail there was and what became of it, by day (UTC): counters per tenant and dimension, filled from the events
     within seconds. Kept for 800 days, longer than the messages themselves; those by recipient domain and by stream for 90
-    days.
+    days, those by tag for 400.
     """
 
     def __init__(self, channel):
@@ -52,7 +52,7 @@ class StatisticsServiceStub:
 class StatisticsServiceServicer:
     """How much mail there was and what became of it, by day (UTC): counters per tenant and dimension, filled from the events
     within seconds. Kept for 800 days, longer than the messages themselves; those by recipient domain and by stream for 90
-    days.
+    days, those by tag for 400.
     """
 
     def ListDailyCounters(self, request, context):
@@ -95,7 +95,7 @@ def add_StatisticsServiceServicer_to_server(servicer, server):
 class StatisticsService:
     """How much mail there was and what became of it, by day (UTC): counters per tenant and dimension, filled from the events
     within seconds. Kept for 800 days, longer than the messages themselves; those by recipient domain and by stream for 90
-    days.
+    days, those by tag for 400.
     """
 
     @staticmethod

@@ -29,7 +29,7 @@ GRPC_VERSION: str
 class StatisticsServiceStub:
     """How much mail there was and what became of it, by day (UTC): counters per tenant and dimension, filled from the events
     within seconds. Kept for 800 days, longer than the messages themselves; those by recipient domain and by stream for 90
-    days.
+    days, those by tag for 400.
     """
 
     @_typing.overload
@@ -49,7 +49,7 @@ class StatisticsServiceStub:
 class StatisticsServiceAsyncStub(StatisticsServiceStub):
     """How much mail there was and what became of it, by day (UTC): counters per tenant and dimension, filled from the events
     within seconds. Kept for 800 days, longer than the messages themselves; those by recipient domain and by stream for 90
-    days.
+    days, those by tag for 400.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -65,7 +65,7 @@ class StatisticsServiceAsyncStub(StatisticsServiceStub):
 class StatisticsServiceServicer(metaclass=_abc_1.ABCMeta):
     """How much mail there was and what became of it, by day (UTC): counters per tenant and dimension, filled from the events
     within seconds. Kept for 800 days, longer than the messages themselves; those by recipient domain and by stream for 90
-    days.
+    days, those by tag for 400.
     """
 
     @_abc_1.abstractmethod

@@ -95,12 +95,18 @@ class SuppressionFilter(_message.Message):
     DOMAIN_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     stream: _builtins.str
     """Only for this stream; "": only those for all streams."""
     address_prefix: _builtins.str
     """Only addresses that begin so; compared in lower case."""
     domain: _builtins.str
     """Only addresses of exactly this domain."""
+    search: _builtins.str
+    """Only addresses with this text in them, whatever its case; at most 320 characters."""
+    number: _builtins.int
+    """Only the one with this number, which is its uid; 0: all of them."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_suppression_pb2.Suppression.Reason.ValueType]:
         """Only with one of these reasons."""
@@ -122,10 +128,12 @@ class SuppressionFilter(_message.Message):
         domain: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        search: _builtins.str = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_stream", b"_stream", "end_time", b"end_time", "start_time", b"start_time", "stream", b"stream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stream", b"_stream", "address_prefix", b"address_prefix", "domain", b"domain", "end_time", b"end_time", "reasons", b"reasons", "start_time", b"start_time", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stream", b"_stream", "address_prefix", b"address_prefix", "domain", b"domain", "end_time", b"end_time", "number", b"number", "reasons", b"reasons", "search", b"search", "start_time", b"start_time", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stream: _TypeAlias = _typing.Literal["stream"]  # noqa: Y015
     _WhichOneofArgType__stream: _TypeAlias = _typing.Literal["_stream", b"_stream"]  # noqa: Y015
@@ -144,6 +152,8 @@ class ListSuppressionsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
+    COUNT_TOTAL_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`tenants/{tenant}`."""
     page_size: _builtins.int
@@ -151,7 +161,11 @@ class ListSuppressionsRequest(_message.Message):
     page_token: _builtins.str
     """From the answer before."""
     order_by: _builtins.str
-    """"address" (the default) or "create_time desc"."""
+    """"address" (the default), "create_time" or "create_time desc"."""
+    skip: _builtins.int
+    """Leave out so many before the page, 0 to 1,000,000; with a page token, so many after its place."""
+    count_total: _builtins.bool
+    """Count all that match, for total_size."""
     @_builtins.property
     def filter(self) -> Global___SuppressionFilter:
         """Which."""
@@ -164,10 +178,12 @@ class ListSuppressionsRequest(_message.Message):
         page_token: _builtins.str = ...,
         filter: Global___SuppressionFilter | None = ...,
         order_by: _builtins.str = ...,
+        skip: _builtins.int = ...,
+        count_total: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count_total", b"count_total", "filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "skip", b"skip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -181,8 +197,11 @@ class ListSuppressionsResponse(_message.Message):
 
     SUPPRESSIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """For the next page; empty: there is none."""
+    total_size: _builtins.int
+    """How many match, on all pages; 0 without count_total."""
     @_builtins.property
     def suppressions(self) -> _containers.RepeatedCompositeFieldContainer[_suppression_pb2.Suppression]:
         """This page."""
@@ -192,10 +211,11 @@ class ListSuppressionsResponse(_message.Message):
         *,
         suppressions: _abc.Iterable[_suppression_pb2.Suppression] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "suppressions", b"suppressions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "suppressions", b"suppressions", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -332,6 +352,170 @@ class BatchCreateSuppressionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchCreateSuppressionsResponse: _TypeAlias = BatchCreateSuppressionsResponse  # noqa: Y015
+
+@_typing.final
+class BatchDeleteSuppressionsRequest(_message.Message):
+    """Request of BatchDeleteSuppressions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`tenants/{tenant}`."""
+    stream: _builtins.str
+    """Only what is for this stream; "": only what is for all streams; unset: everything the addresses have."""
+    allow_missing: _builtins.bool
+    """Pass over addresses that are not suppressed."""
+    request_id: _builtins.str
+    """UUID that makes a retry safe for 24 hours."""
+    validate_only: _builtins.bool
+    """Check everything, change nothing."""
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 1,000 addresses. One that comes twice counts once."""
+
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_suppression_pb2.Suppression.Reason.ValueType]:
+        """Only with one of these reasons; none given: whatever the reason."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+        stream: _builtins.str | None = ...,
+        reasons: _abc.Iterable[_suppression_pb2.Suppression.Reason.ValueType] | None = ...,
+        allow_missing: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stream", b"_stream", "stream", b"stream"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stream", b"_stream", "addresses", b"addresses", "allow_missing", b"allow_missing", "parent", b"parent", "reasons", b"reasons", "request_id", b"request_id", "stream", b"stream", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__stream: _TypeAlias = _typing.Literal["stream"]  # noqa: Y015
+    _WhichOneofArgType__stream: _TypeAlias = _typing.Literal["_stream", b"_stream"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stream) -> _WhichOneofReturnType__stream | None: ...
+
+Global___BatchDeleteSuppressionsRequest: _TypeAlias = BatchDeleteSuppressionsRequest  # noqa: Y015
+
+@_typing.final
+class BatchDeleteSuppressionsResponse(_message.Message):
+    """Answer of BatchDeleteSuppressions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPRESSIONS_FIELD_NUMBER: _builtins.int
+    MISSING_ADDRESSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def suppressions(self) -> _containers.RepeatedCompositeFieldContainer[_suppression_pb2.Suppression]:
+        """What was taken back, as it was, in the order of the request."""
+
+    @_builtins.property
+    def missing_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses that were not suppressed, as in the request."""
+
+    def __init__(
+        self,
+        *,
+        suppressions: _abc.Iterable[_suppression_pb2.Suppression] | None = ...,
+        missing_addresses: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_addresses", b"missing_addresses", "suppressions", b"suppressions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDeleteSuppressionsResponse: _TypeAlias = BatchDeleteSuppressionsResponse  # noqa: Y015
+
+@_typing.final
+class CountSuppressionsRequest(_message.Message):
+    """Request of CountSuppressions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`tenants/{tenant}`."""
+    @_builtins.property
+    def filter(self) -> Global___SuppressionFilter:
+        """Which."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        filter: Global___SuppressionFilter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountSuppressionsRequest: _TypeAlias = CountSuppressionsRequest  # noqa: Y015
+
+@_typing.final
+class CountSuppressionsResponse(_message.Message):
+    """Answer of CountSuppressions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    REASON_COUNTS_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """How many there are."""
+    @_builtins.property
+    def reason_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuppressionCount]:
+        """How many of each reason, only reasons that occur; the most frequent first."""
+
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        reason_counts: _abc.Iterable[Global___SuppressionCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "reason_counts", b"reason_counts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountSuppressionsResponse: _TypeAlias = CountSuppressionsResponse  # noqa: Y015
+
+@_typing.final
+class SuppressionCount(_message.Message):
+    """How many suppressions have a reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    reason: _suppression_pb2.Suppression.Reason.ValueType
+    """The reason."""
+    count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        reason: _suppression_pb2.Suppression.Reason.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuppressionCount: _TypeAlias = SuppressionCount  # noqa: Y015
 
 @_typing.final
 class ImportSuppressionsRequest(_message.Message):

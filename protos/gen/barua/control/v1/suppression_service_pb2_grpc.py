@@ -70,6 +70,16 @@ class SuppressionServiceStub:
                 request_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchCreateSuppressionsRequest.SerializeToString,
                 response_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchCreateSuppressionsResponse.FromString,
                 _registered_method=True)
+        self.BatchDeleteSuppressions = channel.unary_unary(
+                '/barua.control.v1.SuppressionService/BatchDeleteSuppressions',
+                request_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchDeleteSuppressionsRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchDeleteSuppressionsResponse.FromString,
+                _registered_method=True)
+        self.CountSuppressions = channel.unary_unary(
+                '/barua.control.v1.SuppressionService/CountSuppressions',
+                request_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.CountSuppressionsRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.CountSuppressionsResponse.FromString,
+                _registered_method=True)
         self.ImportSuppressions = channel.stream_unary(
                 '/barua.control.v1.SuppressionService/ImportSuppressions',
                 request_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.ImportSuppressionsRequest.SerializeToString,
@@ -148,6 +158,21 @@ class SuppressionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchDeleteSuppressions(self, request, context):
+        """Takes back the suppressions of up to 1,000 addresses, all or none. INVALID_ARGUMENT: one of them cannot be so.
+        NOT_FOUND: one of them is not suppressed, unless allow_missing is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountSuppressions(self, request, context):
+        """Counts a tenant's own suppressions. Read-only. INVALID_ARGUMENT: a filter that cannot be so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ImportSuppressions(self, request_iterator, context):
         """Takes in a list of any length. Written piece by piece as it comes: what is written stays when the call breaks.
         Idempotent by nature: after a break, send it again; what is there already is not written again. Lines that cannot
@@ -220,6 +245,16 @@ def add_SuppressionServiceServicer_to_server(servicer, server):
                     servicer.BatchCreateSuppressions,
                     request_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchCreateSuppressionsRequest.FromString,
                     response_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchCreateSuppressionsResponse.SerializeToString,
+            ),
+            'BatchDeleteSuppressions': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeleteSuppressions,
+                    request_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchDeleteSuppressionsRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchDeleteSuppressionsResponse.SerializeToString,
+            ),
+            'CountSuppressions': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountSuppressions,
+                    request_deserializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.CountSuppressionsRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_suppression__service__pb2.CountSuppressionsResponse.SerializeToString,
             ),
             'ImportSuppressions': grpc.stream_unary_rpc_method_handler(
                     servicer.ImportSuppressions,
@@ -413,6 +448,60 @@ class SuppressionService:
             '/barua.control.v1.SuppressionService/BatchCreateSuppressions',
             barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchCreateSuppressionsRequest.SerializeToString,
             barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchCreateSuppressionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeleteSuppressions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.SuppressionService/BatchDeleteSuppressions',
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchDeleteSuppressionsRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.BatchDeleteSuppressionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountSuppressions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.SuppressionService/CountSuppressions',
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.CountSuppressionsRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_suppression__service__pb2.CountSuppressionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

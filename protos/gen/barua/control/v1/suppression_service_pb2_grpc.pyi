@@ -55,6 +55,12 @@ class SuppressionServiceStub:
     """Takes a suppression back. NOT_FOUND: there is none."""
     BatchCreateSuppressions: _grpc.UnaryUnaryMultiCallable[_suppression_service_pb2.BatchCreateSuppressionsRequest, _suppression_service_pb2.BatchCreateSuppressionsResponse]
     """Suppresses up to 1,000 addresses, all or none. Idempotent by nature. INVALID_ARGUMENT: one of them cannot be so."""
+    BatchDeleteSuppressions: _grpc.UnaryUnaryMultiCallable[_suppression_service_pb2.BatchDeleteSuppressionsRequest, _suppression_service_pb2.BatchDeleteSuppressionsResponse]
+    """Takes back the suppressions of up to 1,000 addresses, all or none. INVALID_ARGUMENT: one of them cannot be so.
+    NOT_FOUND: one of them is not suppressed, unless allow_missing is set.
+    """
+    CountSuppressions: _grpc.UnaryUnaryMultiCallable[_suppression_service_pb2.CountSuppressionsRequest, _suppression_service_pb2.CountSuppressionsResponse]
+    """Counts a tenant's own suppressions. Read-only. INVALID_ARGUMENT: a filter that cannot be so."""
     ImportSuppressions: _grpc.StreamUnaryMultiCallable[_suppression_service_pb2.ImportSuppressionsRequest, _suppression_service_pb2.ImportSuppressionsResponse]
     """Takes in a list of any length. Written piece by piece as it comes: what is written stays when the call breaks.
     Idempotent by nature: after a break, send it again; what is there already is not written again. Lines that cannot
@@ -99,6 +105,12 @@ class SuppressionServiceAsyncStub(SuppressionServiceStub):
     """Takes a suppression back. NOT_FOUND: there is none."""
     BatchCreateSuppressions: _aio.UnaryUnaryMultiCallable[_suppression_service_pb2.BatchCreateSuppressionsRequest, _suppression_service_pb2.BatchCreateSuppressionsResponse]  # type: ignore[assignment]
     """Suppresses up to 1,000 addresses, all or none. Idempotent by nature. INVALID_ARGUMENT: one of them cannot be so."""
+    BatchDeleteSuppressions: _aio.UnaryUnaryMultiCallable[_suppression_service_pb2.BatchDeleteSuppressionsRequest, _suppression_service_pb2.BatchDeleteSuppressionsResponse]  # type: ignore[assignment]
+    """Takes back the suppressions of up to 1,000 addresses, all or none. INVALID_ARGUMENT: one of them cannot be so.
+    NOT_FOUND: one of them is not suppressed, unless allow_missing is set.
+    """
+    CountSuppressions: _aio.UnaryUnaryMultiCallable[_suppression_service_pb2.CountSuppressionsRequest, _suppression_service_pb2.CountSuppressionsResponse]  # type: ignore[assignment]
+    """Counts a tenant's own suppressions. Read-only. INVALID_ARGUMENT: a filter that cannot be so."""
     ImportSuppressions: _aio.StreamUnaryMultiCallable[_suppression_service_pb2.ImportSuppressionsRequest, _suppression_service_pb2.ImportSuppressionsResponse]  # type: ignore[assignment]
     """Takes in a list of any length. Written piece by piece as it comes: what is written stays when the call breaks.
     Idempotent by nature: after a break, send it again; what is there already is not written again. Lines that cannot
@@ -176,6 +188,24 @@ class SuppressionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_suppression_service_pb2.BatchCreateSuppressionsResponse, _abc.Awaitable[_suppression_service_pb2.BatchCreateSuppressionsResponse]]:
         """Suppresses up to 1,000 addresses, all or none. Idempotent by nature. INVALID_ARGUMENT: one of them cannot be so."""
+
+    @_abc_1.abstractmethod
+    def BatchDeleteSuppressions(
+        self,
+        request: _suppression_service_pb2.BatchDeleteSuppressionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_suppression_service_pb2.BatchDeleteSuppressionsResponse, _abc.Awaitable[_suppression_service_pb2.BatchDeleteSuppressionsResponse]]:
+        """Takes back the suppressions of up to 1,000 addresses, all or none. INVALID_ARGUMENT: one of them cannot be so.
+        NOT_FOUND: one of them is not suppressed, unless allow_missing is set.
+        """
+
+    @_abc_1.abstractmethod
+    def CountSuppressions(
+        self,
+        request: _suppression_service_pb2.CountSuppressionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_suppression_service_pb2.CountSuppressionsResponse, _abc.Awaitable[_suppression_service_pb2.CountSuppressionsResponse]]:
+        """Counts a tenant's own suppressions. Read-only. INVALID_ARGUMENT: a filter that cannot be so."""
 
     @_abc_1.abstractmethod
     def ImportSuppressions(

@@ -28,7 +28,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'barua/control/v1/template_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1f\x62\x61rua/control/v1/template.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"\xb3\x01\n\x15\x43reateTemplateRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0btemplate_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x32\n\x08template\x18\x03 \x01(\x0b\x32\x1a.barua.control.v1.TemplateB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"(\n\x12GetTemplateRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"{\n\x14ListTemplatesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x64isplay_name\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"_\n\x15ListTemplatesResponse\x12-\n\ttemplates\x18\x01 \x03(\x0b\x32\x1a.barua.control.v1.Template\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb9\x01\n\x15UpdateTemplateRequest\x12\x32\n\x08template\x18\x01 \x01(\x0b\x32\x1a.barua.control.v1.TemplateB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"b\n\x15\x44\x65leteTemplateRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xae\x01\n\x15RenderTemplateRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12O\n\tvariables\x18\x02 \x03(\x0b\x32\x36.barua.control.v1.RenderTemplateRequest.VariablesEntryB\x04\xe2\x41\x01\x01\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"`\n\x16RenderTemplateResponse\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0c\n\x04html\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x19\n\x11missing_variables\x18\x04 \x03(\t2\xaa\x04\n\x0fTemplateService\x12U\n\x0e\x43reateTemplate\x12\'.barua.control.v1.CreateTemplateRequest\x1a\x1a.barua.control.v1.Template\x12O\n\x0bGetTemplate\x12$.barua.control.v1.GetTemplateRequest\x1a\x1a.barua.control.v1.Template\x12`\n\rListTemplates\x12&.barua.control.v1.ListTemplatesRequest\x1a\'.barua.control.v1.ListTemplatesResponse\x12U\n\x0eUpdateTemplate\x12\'.barua.control.v1.UpdateTemplateRequest\x1a\x1a.barua.control.v1.Template\x12Q\n\x0e\x44\x65leteTemplate\x12\'.barua.control.v1.DeleteTemplateRequest\x1a\x16.google.protobuf.Empty\x12\x63\n\x0eRenderTemplate\x12\'.barua.control.v1.RenderTemplateRequest\x1a(.barua.control.v1.RenderTemplateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'barua/control/v1/template_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1f\x62\x61rua/control/v1/template.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"\xb3\x01\n\x15\x43reateTemplateRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0btemplate_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x32\n\x08template\x18\x03 \x01(\x0b\x32\x1a.barua.control.v1.TemplateB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"(\n\x12GetTemplateRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xee\x01\n\x14ListTemplatesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x64isplay_name\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04skip\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06search\x18\x0b \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06number\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\r \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ount_total\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x01\"s\n\x15ListTemplatesResponse\x12-\n\ttemplates\x18\x01 \x03(\x0b\x32\x1a.barua.control.v1.Template\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\n \x01(\x05\"\xb9\x01\n\x15UpdateTemplateRequest\x12\x32\n\x08template\x18\x01 \x01(\x0b\x32\x1a.barua.control.v1.TemplateB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"b\n\x15\x44\x65leteTemplateRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"x\n\x13\x46indTemplateRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0btemplate_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06number\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\"\xae\x01\n\x15RenderTemplateRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12O\n\tvariables\x18\x02 \x03(\x0b\x32\x36.barua.control.v1.RenderTemplateRequest.VariablesEntryB\x04\xe2\x41\x01\x01\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"`\n\x16RenderTemplateResponse\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0c\n\x04html\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x19\n\x11missing_variables\x18\x04 \x03(\t2\xfd\x04\n\x0fTemplateService\x12U\n\x0e\x43reateTemplate\x12\'.barua.control.v1.CreateTemplateRequest\x1a\x1a.barua.control.v1.Template\x12O\n\x0bGetTemplate\x12$.barua.control.v1.GetTemplateRequest\x1a\x1a.barua.control.v1.Template\x12`\n\rListTemplates\x12&.barua.control.v1.ListTemplatesRequest\x1a\'.barua.control.v1.ListTemplatesResponse\x12U\n\x0eUpdateTemplate\x12\'.barua.control.v1.UpdateTemplateRequest\x1a\x1a.barua.control.v1.Template\x12Q\n\x0e\x44\x65leteTemplate\x12\'.barua.control.v1.DeleteTemplateRequest\x1a\x16.google.protobuf.Empty\x12Q\n\x0c\x46indTemplate\x12%.barua.control.v1.FindTemplateRequest\x1a\x1a.barua.control.v1.Template\x12\x63\n\x0eRenderTemplate\x12\'.barua.control.v1.RenderTemplateRequest\x1a(.barua.control.v1.RenderTemplateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,6 +55,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTEMPLATESREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
   _globals['_LISTTEMPLATESREQUEST'].fields_by_name['display_name']._loaded_options = None
   _globals['_LISTTEMPLATESREQUEST'].fields_by_name['display_name']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTEMPLATESREQUEST'].fields_by_name['skip']._loaded_options = None
+  _globals['_LISTTEMPLATESREQUEST'].fields_by_name['skip']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTEMPLATESREQUEST'].fields_by_name['search']._loaded_options = None
+  _globals['_LISTTEMPLATESREQUEST'].fields_by_name['search']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTEMPLATESREQUEST'].fields_by_name['number']._loaded_options = None
+  _globals['_LISTTEMPLATESREQUEST'].fields_by_name['number']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTEMPLATESREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTTEMPLATESREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTEMPLATESREQUEST'].fields_by_name['count_total']._loaded_options = None
+  _globals['_LISTTEMPLATESREQUEST'].fields_by_name['count_total']._serialized_options = b'\342A\001\001'
   _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['template']._loaded_options = None
   _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['template']._serialized_options = b'\342A\001\002'
   _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['update_mask']._loaded_options = None
@@ -69,6 +79,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETETEMPLATEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
   _globals['_DELETETEMPLATEREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_DELETETEMPLATEREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_FINDTEMPLATEREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_FINDTEMPLATEREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
+  _globals['_FINDTEMPLATEREQUEST'].fields_by_name['display_name']._loaded_options = None
+  _globals['_FINDTEMPLATEREQUEST'].fields_by_name['display_name']._serialized_options = b'\342A\001\001'
+  _globals['_FINDTEMPLATEREQUEST'].fields_by_name['template_id']._loaded_options = None
+  _globals['_FINDTEMPLATEREQUEST'].fields_by_name['template_id']._serialized_options = b'\342A\001\001'
+  _globals['_FINDTEMPLATEREQUEST'].fields_by_name['number']._loaded_options = None
+  _globals['_FINDTEMPLATEREQUEST'].fields_by_name['number']._serialized_options = b'\342A\001\001'
   _globals['_RENDERTEMPLATEREQUEST_VARIABLESENTRY']._loaded_options = None
   _globals['_RENDERTEMPLATEREQUEST_VARIABLESENTRY']._serialized_options = b'8\001'
   _globals['_RENDERTEMPLATEREQUEST'].fields_by_name['name']._loaded_options = None
@@ -79,20 +97,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATETEMPLATEREQUEST']._serialized_end=370
   _globals['_GETTEMPLATEREQUEST']._serialized_start=372
   _globals['_GETTEMPLATEREQUEST']._serialized_end=412
-  _globals['_LISTTEMPLATESREQUEST']._serialized_start=414
-  _globals['_LISTTEMPLATESREQUEST']._serialized_end=537
-  _globals['_LISTTEMPLATESRESPONSE']._serialized_start=539
-  _globals['_LISTTEMPLATESRESPONSE']._serialized_end=634
-  _globals['_UPDATETEMPLATEREQUEST']._serialized_start=637
-  _globals['_UPDATETEMPLATEREQUEST']._serialized_end=822
-  _globals['_DELETETEMPLATEREQUEST']._serialized_start=824
-  _globals['_DELETETEMPLATEREQUEST']._serialized_end=922
-  _globals['_RENDERTEMPLATEREQUEST']._serialized_start=925
-  _globals['_RENDERTEMPLATEREQUEST']._serialized_end=1099
-  _globals['_RENDERTEMPLATEREQUEST_VARIABLESENTRY']._serialized_start=1051
-  _globals['_RENDERTEMPLATEREQUEST_VARIABLESENTRY']._serialized_end=1099
-  _globals['_RENDERTEMPLATERESPONSE']._serialized_start=1101
-  _globals['_RENDERTEMPLATERESPONSE']._serialized_end=1197
-  _globals['_TEMPLATESERVICE']._serialized_start=1200
-  _globals['_TEMPLATESERVICE']._serialized_end=1754
+  _globals['_LISTTEMPLATESREQUEST']._serialized_start=415
+  _globals['_LISTTEMPLATESREQUEST']._serialized_end=653
+  _globals['_LISTTEMPLATESRESPONSE']._serialized_start=655
+  _globals['_LISTTEMPLATESRESPONSE']._serialized_end=770
+  _globals['_UPDATETEMPLATEREQUEST']._serialized_start=773
+  _globals['_UPDATETEMPLATEREQUEST']._serialized_end=958
+  _globals['_DELETETEMPLATEREQUEST']._serialized_start=960
+  _globals['_DELETETEMPLATEREQUEST']._serialized_end=1058
+  _globals['_FINDTEMPLATEREQUEST']._serialized_start=1060
+  _globals['_FINDTEMPLATEREQUEST']._serialized_end=1180
+  _globals['_RENDERTEMPLATEREQUEST']._serialized_start=1183
+  _globals['_RENDERTEMPLATEREQUEST']._serialized_end=1357
+  _globals['_RENDERTEMPLATEREQUEST_VARIABLESENTRY']._serialized_start=1309
+  _globals['_RENDERTEMPLATEREQUEST_VARIABLESENTRY']._serialized_end=1357
+  _globals['_RENDERTEMPLATERESPONSE']._serialized_start=1359
+  _globals['_RENDERTEMPLATERESPONSE']._serialized_end=1455
+  _globals['_TEMPLATESERVICE']._serialized_start=1458
+  _globals['_TEMPLATESERVICE']._serialized_end=2095
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,8 @@ if _version_not_supported:
 
 
 class TemplateServiceStub:
-    """Stored messages with variables. A template is its tenant's own: those below do not see it.
+    """Stored messages with variables. A template is its tenant's own: those below do not see it, unless they share its
+    balance.
     """
 
     def __init__(self, channel):
@@ -62,6 +63,11 @@ class TemplateServiceStub:
                 request_serializer=barua_dot_control_dot_v1_dot_template__service__pb2.DeleteTemplateRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.FindTemplate = channel.unary_unary(
+                '/barua.control.v1.TemplateService/FindTemplate',
+                request_serializer=barua_dot_control_dot_v1_dot_template__service__pb2.FindTemplateRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_template__pb2.Template.FromString,
+                _registered_method=True)
         self.RenderTemplate = channel.unary_unary(
                 '/barua.control.v1.TemplateService/RenderTemplate',
                 request_serializer=barua_dot_control_dot_v1_dot_template__service__pb2.RenderTemplateRequest.SerializeToString,
@@ -70,7 +76,8 @@ class TemplateServiceStub:
 
 
 class TemplateServiceServicer:
-    """Stored messages with variables. A template is its tenant's own: those below do not see it.
+    """Stored messages with variables. A template is its tenant's own: those below do not see it, unless they share its
+    balance.
     """
 
     def CreateTemplate(self, request, context):
@@ -90,7 +97,8 @@ class TemplateServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTemplates(self, request, context):
-        """Lists a tenant's templates without their parts, by id. Read-only. NOT_FOUND: no such tenant for the caller.
+        """Lists a tenant's templates without their parts. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+        field is malformed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,6 +115,15 @@ class TemplateServiceServicer:
 
     def DeleteTemplate(self, request, context):
         """Removes a template. NOT_FOUND: there is none. Idempotent with request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindTemplate(self, request, context):
+        """Returns the template that a tenant's mail is made with: its own or, while it shares the balance of the tenant above,
+        one of that tenant's, the nearest first. Read-only. INVALID_ARGUMENT: not exactly one of the fields to find it by.
+        NOT_FOUND: there is none, or no such tenant for the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +166,11 @@ def add_TemplateServiceServicer_to_server(servicer, server):
                     request_deserializer=barua_dot_control_dot_v1_dot_template__service__pb2.DeleteTemplateRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
+            'FindTemplate': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindTemplate,
+                    request_deserializer=barua_dot_control_dot_v1_dot_template__service__pb2.FindTemplateRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_template__pb2.Template.SerializeToString,
+            ),
             'RenderTemplate': grpc.unary_unary_rpc_method_handler(
                     servicer.RenderTemplate,
                     request_deserializer=barua_dot_control_dot_v1_dot_template__service__pb2.RenderTemplateRequest.FromString,
@@ -163,7 +185,8 @@ def add_TemplateServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TemplateService:
-    """Stored messages with variables. A template is its tenant's own: those below do not see it.
+    """Stored messages with variables. A template is its tenant's own: those below do not see it, unless they share its
+    balance.
     """
 
     @staticmethod
@@ -291,6 +314,33 @@ class TemplateService:
             '/barua.control.v1.TemplateService/DeleteTemplate',
             barua_dot_control_dot_v1_dot_template__service__pb2.DeleteTemplateRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindTemplate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.TemplateService/FindTemplate',
+            barua_dot_control_dot_v1_dot_template__service__pb2.FindTemplateRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_template__pb2.Template.FromString,
             options,
             channel_credentials,
             insecure,

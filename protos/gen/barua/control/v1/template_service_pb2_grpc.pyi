@@ -29,7 +29,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TemplateServiceStub:
-    """Stored messages with variables. A template is its tenant's own: those below do not see it."""
+    """Stored messages with variables. A template is its tenant's own: those below do not see it, unless they share its
+    balance.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -43,7 +45,9 @@ class TemplateServiceStub:
     GetTemplate: _grpc.UnaryUnaryMultiCallable[_template_service_pb2.GetTemplateRequest, _template_pb2.Template]
     """Returns one template. Read-only. NOT_FOUND: not there for the caller."""
     ListTemplates: _grpc.UnaryUnaryMultiCallable[_template_service_pb2.ListTemplatesRequest, _template_service_pb2.ListTemplatesResponse]
-    """Lists a tenant's templates without their parts, by id. Read-only. NOT_FOUND: no such tenant for the caller."""
+    """Lists a tenant's templates without their parts. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+    field is malformed.
+    """
     UpdateTemplate: _grpc.UnaryUnaryMultiCallable[_template_service_pb2.UpdateTemplateRequest, _template_pb2.Template]
     """Changes the fields that the mask names: `display_name`, `subject`, `html`, `text`, `language_code`. NOT_FOUND: not
     there for the caller. INVALID_ARGUMENT, ALREADY_EXISTS: as for CreateTemplate. ABORTED: the etag is stale.
@@ -51,6 +55,11 @@ class TemplateServiceStub:
     """
     DeleteTemplate: _grpc.UnaryUnaryMultiCallable[_template_service_pb2.DeleteTemplateRequest, _empty_pb2.Empty]
     """Removes a template. NOT_FOUND: there is none. Idempotent with request_id."""
+    FindTemplate: _grpc.UnaryUnaryMultiCallable[_template_service_pb2.FindTemplateRequest, _template_pb2.Template]
+    """Returns the template that a tenant's mail is made with: its own or, while it shares the balance of the tenant above,
+    one of that tenant's, the nearest first. Read-only. INVALID_ARGUMENT: not exactly one of the fields to find it by.
+    NOT_FOUND: there is none, or no such tenant for the caller.
+    """
     RenderTemplate: _grpc.UnaryUnaryMultiCallable[_template_service_pb2.RenderTemplateRequest, _template_service_pb2.RenderTemplateResponse]
     """Puts values in. Variables without a value are empty, and named in the answer. Read-only. NOT_FOUND: no such
     template for the caller. INVALID_ARGUMENT: more than 1000 values or 1 MiB of them, or the result would be over 3
@@ -59,7 +68,9 @@ class TemplateServiceStub:
 
 @_typing.type_check_only
 class TemplateServiceAsyncStub(TemplateServiceStub):
-    """Stored messages with variables. A template is its tenant's own: those below do not see it."""
+    """Stored messages with variables. A template is its tenant's own: those below do not see it, unless they share its
+    balance.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTemplate: _aio.UnaryUnaryMultiCallable[_template_service_pb2.CreateTemplateRequest, _template_pb2.Template]  # type: ignore[assignment]
@@ -70,7 +81,9 @@ class TemplateServiceAsyncStub(TemplateServiceStub):
     GetTemplate: _aio.UnaryUnaryMultiCallable[_template_service_pb2.GetTemplateRequest, _template_pb2.Template]  # type: ignore[assignment]
     """Returns one template. Read-only. NOT_FOUND: not there for the caller."""
     ListTemplates: _aio.UnaryUnaryMultiCallable[_template_service_pb2.ListTemplatesRequest, _template_service_pb2.ListTemplatesResponse]  # type: ignore[assignment]
-    """Lists a tenant's templates without their parts, by id. Read-only. NOT_FOUND: no such tenant for the caller."""
+    """Lists a tenant's templates without their parts. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+    field is malformed.
+    """
     UpdateTemplate: _aio.UnaryUnaryMultiCallable[_template_service_pb2.UpdateTemplateRequest, _template_pb2.Template]  # type: ignore[assignment]
     """Changes the fields that the mask names: `display_name`, `subject`, `html`, `text`, `language_code`. NOT_FOUND: not
     there for the caller. INVALID_ARGUMENT, ALREADY_EXISTS: as for CreateTemplate. ABORTED: the etag is stale.
@@ -78,6 +91,11 @@ class TemplateServiceAsyncStub(TemplateServiceStub):
     """
     DeleteTemplate: _aio.UnaryUnaryMultiCallable[_template_service_pb2.DeleteTemplateRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Removes a template. NOT_FOUND: there is none. Idempotent with request_id."""
+    FindTemplate: _aio.UnaryUnaryMultiCallable[_template_service_pb2.FindTemplateRequest, _template_pb2.Template]  # type: ignore[assignment]
+    """Returns the template that a tenant's mail is made with: its own or, while it shares the balance of the tenant above,
+    one of that tenant's, the nearest first. Read-only. INVALID_ARGUMENT: not exactly one of the fields to find it by.
+    NOT_FOUND: there is none, or no such tenant for the caller.
+    """
     RenderTemplate: _aio.UnaryUnaryMultiCallable[_template_service_pb2.RenderTemplateRequest, _template_service_pb2.RenderTemplateResponse]  # type: ignore[assignment]
     """Puts values in. Variables without a value are empty, and named in the answer. Read-only. NOT_FOUND: no such
     template for the caller. INVALID_ARGUMENT: more than 1000 values or 1 MiB of them, or the result would be over 3
@@ -85,7 +103,9 @@ class TemplateServiceAsyncStub(TemplateServiceStub):
     """
 
 class TemplateServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Stored messages with variables. A template is its tenant's own: those below do not see it."""
+    """Stored messages with variables. A template is its tenant's own: those below do not see it, unless they share its
+    balance.
+    """
 
     @_abc_1.abstractmethod
     def CreateTemplate(
@@ -112,7 +132,9 @@ class TemplateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _template_service_pb2.ListTemplatesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_template_service_pb2.ListTemplatesResponse, _abc.Awaitable[_template_service_pb2.ListTemplatesResponse]]:
-        """Lists a tenant's templates without their parts, by id. Read-only. NOT_FOUND: no such tenant for the caller."""
+        """Lists a tenant's templates without their parts. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+        field is malformed.
+        """
 
     @_abc_1.abstractmethod
     def UpdateTemplate(
@@ -132,6 +154,17 @@ class TemplateServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Removes a template. NOT_FOUND: there is none. Idempotent with request_id."""
+
+    @_abc_1.abstractmethod
+    def FindTemplate(
+        self,
+        request: _template_service_pb2.FindTemplateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_template_pb2.Template, _abc.Awaitable[_template_pb2.Template]]:
+        """Returns the template that a tenant's mail is made with: its own or, while it shares the balance of the tenant above,
+        one of that tenant's, the nearest first. Read-only. INVALID_ARGUMENT: not exactly one of the fields to find it by.
+        NOT_FOUND: there is none, or no such tenant for the caller.
+        """
 
     @_abc_1.abstractmethod
     def RenderTemplate(

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x61rua/control/v1/tenant.proto\x12\x10\x62\x61rua.control.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x06\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x06parent\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x30\n\x07\x63ontact\x18\x04 \x01(\x0b\x32\x19.barua.control.v1.ContactB\x04\xe2\x41\x01\x01\x12\x33\n\x05state\x18\x05 \x01(\x0e\x32\x1e.barua.control.v1.Tenant.StateB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x64\x65\x66\x61ult_sender\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x04kind\x18\n \x01(\x0e\x32\x1d.barua.control.v1.Tenant.KindB\x04\xe2\x41\x01\x01\x12\x36\n\nsuspension\x18\x0b \x01(\x0b\x32\x1c.barua.control.v1.SuspensionB\x04\xe2\x41\x01\x03\x12\x34\n\x06limits\x18\x0c \x01(\x0b\x32\x1e.barua.control.v1.TenantLimitsB\x04\xe2\x41\x01\x01\x12,\n\x05price\x18\r \x01(\x0b\x32\x17.barua.control.v1.PriceB\x04\xe2\x41\x01\x01\x12;\n\rrefund_policy\x18\x0e \x01(\x0b\x32\x1e.barua.control.v1.RefundPolicyB\x04\xe2\x41\x01\x01\x12?\n\x0f\x65\x66\x66\x65\x63tive_terms\x18\x0f \x01(\x0b\x32 .barua.control.v1.EffectiveTermsB\x04\xe2\x41\x01\x03\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_SUSPENDED\x10\x02\"T\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_RESELLER\x10\x01\x12\x10\n\x0cKIND_ACCOUNT\x10\x02\x12\x11\n\rKIND_OPERATOR\x10\x03\"k\n\x07\x43ontact\x12\x18\n\nfirst_name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07surname\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0corganization\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05phone\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"r\n\nSuspension\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0csuspended_by\x18\x04 \x01(\t\"\xb6\x03\n\x0cTenantLimits\x12$\n\x11hourly_recipients\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12#\n\x10\x64\x61ily_recipients\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12%\n\x12monthly_recipients\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\'\n\x14monthly_spend_micros\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x12\x1e\n\x0bmax_tenants\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x04\x88\x01\x01\x12$\n\x11max_message_bytes\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x05\x88\x01\x01\x12)\n\x16max_message_recipients\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x06\x88\x01\x01\x42\x14\n\x12_hourly_recipientsB\x13\n\x11_daily_recipientsB\x15\n\x13_monthly_recipientsB\x17\n\x15_monthly_spend_microsB\x0e\n\x0c_max_tenantsB\x14\n\x12_max_message_bytesB\x19\n\x17_max_message_recipients\"G\n\x05Price\x12\x1b\n\rcurrency_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12!\n\x13micros_per_thousand\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\"\x9c\x01\n\x0cRefundPolicy\x12>\n\x08outcomes\x18\x01 \x03(\x0e\x32&.barua.control.v1.RefundPolicy.OutcomeB\x04\xe2\x41\x01\x01\"L\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_BOUNCED\x10\x01\x12\x13\n\x0fOUTCOME_EXPIRED\x10\x02\"\xd5\x01\n\x0e\x45\x66\x66\x65\x63tiveTerms\x12\x30\n\x06limits\x18\x01 \x03(\x0b\x32 .barua.control.v1.EffectiveLimit\x12&\n\x05price\x18\x02 \x01(\x0b\x32\x17.barua.control.v1.Price\x12\x14\n\x0cprice_source\x18\x03 \x01(\t\x12\x35\n\rrefund_policy\x18\x04 \x01(\x0b\x32\x1e.barua.control.v1.RefundPolicy\x12\x1c\n\x14refund_policy_source\x18\x05 \x01(\t\"L\n\x0e\x45\x66\x66\x65\x63tiveLimit\x12\r\n\x05limit\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0c\n\x04used\x18\x04 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x61rua/control/v1/tenant.proto\x12\x10\x62\x61rua.control.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x07\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x06parent\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x30\n\x07\x63ontact\x18\x04 \x01(\x0b\x32\x19.barua.control.v1.ContactB\x04\xe2\x41\x01\x01\x12\x33\n\x05state\x18\x05 \x01(\x0e\x32\x1e.barua.control.v1.Tenant.StateB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x64\x65\x66\x61ult_sender\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x04kind\x18\n \x01(\x0e\x32\x1d.barua.control.v1.Tenant.KindB\x04\xe2\x41\x01\x01\x12\x36\n\nsuspension\x18\x0b \x01(\x0b\x32\x1c.barua.control.v1.SuspensionB\x04\xe2\x41\x01\x03\x12\x34\n\x06limits\x18\x0c \x01(\x0b\x32\x1e.barua.control.v1.TenantLimitsB\x04\xe2\x41\x01\x01\x12,\n\x05price\x18\r \x01(\x0b\x32\x17.barua.control.v1.PriceB\x04\xe2\x41\x01\x01\x12;\n\rrefund_policy\x18\x0e \x01(\x0b\x32\x1e.barua.control.v1.RefundPolicyB\x04\xe2\x41\x01\x01\x12?\n\x0f\x65\x66\x66\x65\x63tive_terms\x18\x0f \x01(\x0b\x32 .barua.control.v1.EffectiveTermsB\x04\xe2\x41\x01\x03\x12\x1c\n\x0eshares_balance\x18\x10 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rpaying_tenant\x18\x11 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06number\x18\x12 \x01(\x03\x42\x04\xe2\x41\x01\x03\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_SUSPENDED\x10\x02\"T\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_RESELLER\x10\x01\x12\x10\n\x0cKIND_ACCOUNT\x10\x02\x12\x11\n\rKIND_OPERATOR\x10\x03\"k\n\x07\x43ontact\x12\x18\n\nfirst_name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07surname\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0corganization\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05phone\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"r\n\nSuspension\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0csuspended_by\x18\x04 \x01(\t\"\xb6\x03\n\x0cTenantLimits\x12$\n\x11hourly_recipients\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12#\n\x10\x64\x61ily_recipients\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12%\n\x12monthly_recipients\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\'\n\x14monthly_spend_micros\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x12\x1e\n\x0bmax_tenants\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x04\x88\x01\x01\x12$\n\x11max_message_bytes\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x05\x88\x01\x01\x12)\n\x16max_message_recipients\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x06\x88\x01\x01\x42\x14\n\x12_hourly_recipientsB\x13\n\x11_daily_recipientsB\x15\n\x13_monthly_recipientsB\x17\n\x15_monthly_spend_microsB\x0e\n\x0c_max_tenantsB\x14\n\x12_max_message_bytesB\x19\n\x17_max_message_recipients\"G\n\x05Price\x12\x1b\n\rcurrency_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12!\n\x13micros_per_thousand\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\"\x9c\x01\n\x0cRefundPolicy\x12>\n\x08outcomes\x18\x01 \x03(\x0e\x32&.barua.control.v1.RefundPolicy.OutcomeB\x04\xe2\x41\x01\x01\"L\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_BOUNCED\x10\x01\x12\x13\n\x0fOUTCOME_EXPIRED\x10\x02\"\xd5\x01\n\x0e\x45\x66\x66\x65\x63tiveTerms\x12\x30\n\x06limits\x18\x01 \x03(\x0b\x32 .barua.control.v1.EffectiveLimit\x12&\n\x05price\x18\x02 \x01(\x0b\x32\x17.barua.control.v1.Price\x12\x14\n\x0cprice_source\x18\x03 \x01(\t\x12\x35\n\rrefund_policy\x18\x04 \x01(\x0b\x32\x1e.barua.control.v1.RefundPolicy\x12\x1c\n\x14refund_policy_source\x18\x05 \x01(\t\"L\n\x0e\x45\x66\x66\x65\x63tiveLimit\x12\r\n\x05limit\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0c\n\x04used\x18\x04 \x01(\x03\"\xd0\x03\n\x0bTenantUsage\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\x10month_start_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0emonth_end_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10month_recipients\x18\x04 \x01(\x03\x12\x16\n\x0e\x64\x61y_recipients\x18\x05 \x01(\x03\x12\x15\n\rmonth_credits\x18\x06 \x01(\x03\x12\x15\n\rpaying_tenant\x18\x07 \x01(\t\x12\x1e\n\x11\x61vailable_credits\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x0ctenant_count\x18\t \x01(\x05\x12\x14\n\x0c\x64omain_count\x18\n \x01(\x05\x12\x1d\n\x15verified_domain_count\x18\x0b \x01(\x05\x12\x15\n\rapi_key_count\x18\x0c \x01(\x05\x12\x15\n\rwebhook_count\x18\r \x01(\x05\x12\x19\n\x11suppression_count\x18\x0e \x01(\x03\x12\x19\n\x11month_validations\x18\x0f \x01(\x03\x42\x14\n\x12_available_creditsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,6 +61,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENANT'].fields_by_name['refund_policy']._serialized_options = b'\342A\001\001'
   _globals['_TENANT'].fields_by_name['effective_terms']._loaded_options = None
   _globals['_TENANT'].fields_by_name['effective_terms']._serialized_options = b'\342A\001\003'
+  _globals['_TENANT'].fields_by_name['shares_balance']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['shares_balance']._serialized_options = b'\342A\001\001'
+  _globals['_TENANT'].fields_by_name['paying_tenant']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['paying_tenant']._serialized_options = b'\342A\001\003'
+  _globals['_TENANT'].fields_by_name['number']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['number']._serialized_options = b'\342A\001\003'
   _globals['_CONTACT'].fields_by_name['first_name']._loaded_options = None
   _globals['_CONTACT'].fields_by_name['first_name']._serialized_options = b'\342A\001\001'
   _globals['_CONTACT'].fields_by_name['surname']._loaded_options = None
@@ -89,26 +95,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRICE'].fields_by_name['micros_per_thousand']._serialized_options = b'\342A\001\001'
   _globals['_REFUNDPOLICY'].fields_by_name['outcomes']._loaded_options = None
   _globals['_REFUNDPOLICY'].fields_by_name['outcomes']._serialized_options = b'\342A\001\001'
+  _globals['_TENANTUSAGE'].fields_by_name['name']._loaded_options = None
+  _globals['_TENANTUSAGE'].fields_by_name['name']._serialized_options = b'\342A\001\003'
   _globals['_TENANT']._serialized_start=118
-  _globals['_TENANT']._serialized_end=943
-  _globals['_TENANT_STATE']._serialized_start=788
-  _globals['_TENANT_STATE']._serialized_end=857
-  _globals['_TENANT_KIND']._serialized_start=859
-  _globals['_TENANT_KIND']._serialized_end=943
-  _globals['_CONTACT']._serialized_start=945
-  _globals['_CONTACT']._serialized_end=1052
-  _globals['_SUSPENSION']._serialized_start=1054
-  _globals['_SUSPENSION']._serialized_end=1168
-  _globals['_TENANTLIMITS']._serialized_start=1171
-  _globals['_TENANTLIMITS']._serialized_end=1609
-  _globals['_PRICE']._serialized_start=1611
-  _globals['_PRICE']._serialized_end=1682
-  _globals['_REFUNDPOLICY']._serialized_start=1685
-  _globals['_REFUNDPOLICY']._serialized_end=1841
-  _globals['_REFUNDPOLICY_OUTCOME']._serialized_start=1765
-  _globals['_REFUNDPOLICY_OUTCOME']._serialized_end=1841
-  _globals['_EFFECTIVETERMS']._serialized_start=1844
-  _globals['_EFFECTIVETERMS']._serialized_end=2057
-  _globals['_EFFECTIVELIMIT']._serialized_start=2059
-  _globals['_EFFECTIVELIMIT']._serialized_end=2135
+  _globals['_TENANT']._serialized_end=1024
+  _globals['_TENANT_STATE']._serialized_start=869
+  _globals['_TENANT_STATE']._serialized_end=938
+  _globals['_TENANT_KIND']._serialized_start=940
+  _globals['_TENANT_KIND']._serialized_end=1024
+  _globals['_CONTACT']._serialized_start=1026
+  _globals['_CONTACT']._serialized_end=1133
+  _globals['_SUSPENSION']._serialized_start=1135
+  _globals['_SUSPENSION']._serialized_end=1249
+  _globals['_TENANTLIMITS']._serialized_start=1252
+  _globals['_TENANTLIMITS']._serialized_end=1690
+  _globals['_PRICE']._serialized_start=1692
+  _globals['_PRICE']._serialized_end=1763
+  _globals['_REFUNDPOLICY']._serialized_start=1766
+  _globals['_REFUNDPOLICY']._serialized_end=1922
+  _globals['_REFUNDPOLICY_OUTCOME']._serialized_start=1846
+  _globals['_REFUNDPOLICY_OUTCOME']._serialized_end=1922
+  _globals['_EFFECTIVETERMS']._serialized_start=1925
+  _globals['_EFFECTIVETERMS']._serialized_end=2138
+  _globals['_EFFECTIVELIMIT']._serialized_start=2140
+  _globals['_EFFECTIVELIMIT']._serialized_end=2216
+  _globals['_TENANTUSAGE']._serialized_start=2219
+  _globals['_TENANTUSAGE']._serialized_end=2683
 # @@protoc_insertion_point(module_scope)

@@ -95,6 +95,9 @@ class Tenant(_message.Message):
     PRICE_FIELD_NUMBER: _builtins.int
     REFUND_POLICY_FIELD_NUMBER: _builtins.int
     EFFECTIVE_TERMS_FIELD_NUMBER: _builtins.int
+    SHARES_BALANCE_FIELD_NUMBER: _builtins.int
+    PAYING_TENANT_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`tenants/{tenant}`, where {tenant} is 1 to 63 of a-z, 0-9 and "-", starting with a letter or digit.
     In requests `tenants/me` is the caller's own tenant.
@@ -113,6 +116,14 @@ class Tenant(_message.Message):
     """Changes with each write; a stale one is refused."""
     kind: Global___Tenant.Kind.ValueType
     """What it may have below it. Set by a tenant above."""
+    shares_balance: _builtins.bool
+    """Its mail is paid with the credits of the nearest tenant above that does not share: it has none of its own. Limits
+    and prices hold as ever. Set by a tenant above, when the tenant is made or while it has no credits.
+    """
+    paying_tenant: _builtins.str
+    """`tenants/{tenant}` whose credits pay for its mail: itself, unless it shares; empty: one that the caller does not see."""
+    number: _builtins.int
+    """A small number, unique on the platform among tenants, that never changes."""
     @_builtins.property
     def contact(self) -> Global___Contact:
         """Who to talk to."""
@@ -165,10 +176,13 @@ class Tenant(_message.Message):
         price: Global___Price | None = ...,
         refund_policy: Global___RefundPolicy | None = ...,
         effective_terms: Global___EffectiveTerms | None = ...,
+        shares_balance: _builtins.bool = ...,
+        paying_tenant: _builtins.str = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "create_time", b"create_time", "effective_terms", b"effective_terms", "limits", b"limits", "price", b"price", "refund_policy", b"refund_policy", "suspension", b"suspension", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "create_time", b"create_time", "default_sender", b"default_sender", "display_name", b"display_name", "effective_terms", b"effective_terms", "etag", b"etag", "kind", b"kind", "limits", b"limits", "name", b"name", "parent", b"parent", "price", b"price", "refund_policy", b"refund_policy", "state", b"state", "suspension", b"suspension", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "create_time", b"create_time", "default_sender", b"default_sender", "display_name", b"display_name", "effective_terms", b"effective_terms", "etag", b"etag", "kind", b"kind", "limits", b"limits", "name", b"name", "number", b"number", "parent", b"parent", "paying_tenant", b"paying_tenant", "price", b"price", "refund_policy", b"refund_policy", "shares_balance", b"shares_balance", "state", b"state", "suspension", b"suspension", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -477,3 +491,87 @@ class EffectiveLimit(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EffectiveLimit: _TypeAlias = EffectiveLimit  # noqa: Y015
+
+@_typing.final
+class TenantUsage(_message.Message):
+    """What a tenant uses, together with everything below it. Months and days are of UTC."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MONTH_START_TIME_FIELD_NUMBER: _builtins.int
+    MONTH_END_TIME_FIELD_NUMBER: _builtins.int
+    MONTH_RECIPIENTS_FIELD_NUMBER: _builtins.int
+    DAY_RECIPIENTS_FIELD_NUMBER: _builtins.int
+    MONTH_CREDITS_FIELD_NUMBER: _builtins.int
+    PAYING_TENANT_FIELD_NUMBER: _builtins.int
+    AVAILABLE_CREDITS_FIELD_NUMBER: _builtins.int
+    TENANT_COUNT_FIELD_NUMBER: _builtins.int
+    DOMAIN_COUNT_FIELD_NUMBER: _builtins.int
+    VERIFIED_DOMAIN_COUNT_FIELD_NUMBER: _builtins.int
+    API_KEY_COUNT_FIELD_NUMBER: _builtins.int
+    WEBHOOK_COUNT_FIELD_NUMBER: _builtins.int
+    SUPPRESSION_COUNT_FIELD_NUMBER: _builtins.int
+    MONTH_VALIDATIONS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`tenants/{tenant}/usage`."""
+    month_recipients: _builtins.int
+    """Recipients accepted in this month, suppressed ones not counted; known within seconds."""
+    day_recipients: _builtins.int
+    """Recipients accepted today."""
+    month_credits: _builtins.int
+    """Credits that workers took in this month and did not give back, spent or not yet; 0 for the operator."""
+    paying_tenant: _builtins.str
+    """`tenants/{tenant}` whose credits pay; as in Tenant."""
+    available_credits: _builtins.int
+    """Credits that can be spent, of the paying tenant; unset: the caller does not see it."""
+    tenant_count: _builtins.int
+    """Tenants below, at any depth."""
+    domain_count: _builtins.int
+    """Sender domains."""
+    verified_domain_count: _builtins.int
+    """Of those, verified ones."""
+    api_key_count: _builtins.int
+    """API keys that are not expired."""
+    webhook_count: _builtins.int
+    """Webhooks."""
+    suppression_count: _builtins.int
+    """Suppressions."""
+    month_validations: _builtins.int
+    """Addresses whose validation finished in this month, of lists that are still kept."""
+    @_builtins.property
+    def month_start_time(self) -> _timestamp_pb2.Timestamp:
+        """The counts are of this month: its first moment."""
+
+    @_builtins.property
+    def month_end_time(self) -> _timestamp_pb2.Timestamp:
+        """Its end, and the first moment of the next one."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        month_start_time: _timestamp_pb2.Timestamp | None = ...,
+        month_end_time: _timestamp_pb2.Timestamp | None = ...,
+        month_recipients: _builtins.int = ...,
+        day_recipients: _builtins.int = ...,
+        month_credits: _builtins.int = ...,
+        paying_tenant: _builtins.str = ...,
+        available_credits: _builtins.int | None = ...,
+        tenant_count: _builtins.int = ...,
+        domain_count: _builtins.int = ...,
+        verified_domain_count: _builtins.int = ...,
+        api_key_count: _builtins.int = ...,
+        webhook_count: _builtins.int = ...,
+        suppression_count: _builtins.int = ...,
+        month_validations: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_available_credits", b"_available_credits", "available_credits", b"available_credits", "month_end_time", b"month_end_time", "month_start_time", b"month_start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_credits", b"_available_credits", "api_key_count", b"api_key_count", "available_credits", b"available_credits", "day_recipients", b"day_recipients", "domain_count", b"domain_count", "month_credits", b"month_credits", "month_end_time", b"month_end_time", "month_recipients", b"month_recipients", "month_start_time", b"month_start_time", "month_validations", b"month_validations", "name", b"name", "paying_tenant", b"paying_tenant", "suppression_count", b"suppression_count", "tenant_count", b"tenant_count", "verified_domain_count", b"verified_domain_count", "webhook_count", b"webhook_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__available_credits: _TypeAlias = _typing.Literal["available_credits"]  # noqa: Y015
+    _WhichOneofArgType__available_credits: _TypeAlias = _typing.Literal["_available_credits", b"_available_credits"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available_credits) -> _WhichOneofReturnType__available_credits | None: ...
+
+Global___TenantUsage: _TypeAlias = TenantUsage  # noqa: Y015

@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from barua.control.v1 import credential_pb2 as barua_dot_control_dot_v1_dot_credential__pb2
 from barua.control.v1 import tenant_pb2 as barua_dot_control_dot_v1_dot_tenant__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%barua/control/v1/tenant_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1d\x62\x61rua/control/v1/tenant.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"\x87\x02\n\x13\x43reateTenantRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\ttenant_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12.\n\x06tenant\x18\x03 \x01(\x0b\x32\x18.barua.control.v1.TenantB\x04\xe2\x41\x01\x01\x12;\n\rinitial_login\x18\x04 \x01(\x0b\x32\x1e.barua.control.v1.InitialLoginB\x04\xe2\x41\x01\x01\x12\x1d\n\x0finitial_credits\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\">\n\x0cInitialLogin\x12\x16\n\x08username\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08password\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"&\n\x10GetTenantRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xab\x01\n\x12ListTenantsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\trecursive\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x33\n\x05state\x18\x05 \x01(\x0e\x32\x1e.barua.control.v1.Tenant.StateB\x04\xe2\x41\x01\x01\"Y\n\x13ListTenantsResponse\x12)\n\x07tenants\x18\x01 \x03(\x0b\x32\x18.barua.control.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb3\x01\n\x13UpdateTenantRequest\x12.\n\x06tenant\x18\x01 \x01(\x0b\x32\x18.barua.control.v1.TenantB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x8b\x01\n\x14SuspendTenantRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"t\n\x13ResumeTenantRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"t\n\x13\x44\x65leteTenantRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x32\xcb\x04\n\rTenantService\x12O\n\x0c\x43reateTenant\x12%.barua.control.v1.CreateTenantRequest\x1a\x18.barua.control.v1.Tenant\x12I\n\tGetTenant\x12\".barua.control.v1.GetTenantRequest\x1a\x18.barua.control.v1.Tenant\x12Z\n\x0bListTenants\x12$.barua.control.v1.ListTenantsRequest\x1a%.barua.control.v1.ListTenantsResponse\x12O\n\x0cUpdateTenant\x12%.barua.control.v1.UpdateTenantRequest\x1a\x18.barua.control.v1.Tenant\x12Q\n\rSuspendTenant\x12&.barua.control.v1.SuspendTenantRequest\x1a\x18.barua.control.v1.Tenant\x12O\n\x0cResumeTenant\x12%.barua.control.v1.ResumeTenantRequest\x1a\x18.barua.control.v1.Tenant\x12M\n\x0c\x44\x65leteTenant\x12%.barua.control.v1.DeleteTenantRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%barua/control/v1/tenant_service.proto\x12\x10\x62\x61rua.control.v1\x1a!barua/control/v1/credential.proto\x1a\x1d\x62\x61rua/control/v1/tenant.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"\xe3\x02\n\x13\x43reateTenantRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\ttenant_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12.\n\x06tenant\x18\x03 \x01(\x0b\x32\x18.barua.control.v1.TenantB\x04\xe2\x41\x01\x01\x12;\n\rinitial_login\x18\x04 \x01(\x0b\x32\x1e.barua.control.v1.InitialLoginB\x04\xe2\x41\x01\x01\x12\x1d\n\x0finitial_credits\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x37\n\x0finitial_api_key\x18\x08 \x01(\x0b\x32\x18.barua.control.v1.ApiKeyB\x04\xe2\x41\x01\x01\x12!\n\x13unique_display_name\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x01\">\n\x0cInitialLogin\x12\x16\n\x08username\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08password\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"&\n\x10GetTenantRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xc1\x03\n\x12ListTenantsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\trecursive\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x33\n\x05state\x18\x05 \x01(\x0e\x32\x1e.barua.control.v1.Tenant.StateB\x04\xe2\x41\x01\x01\x12\x12\n\x04skip\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06search\x18\x0b \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06number\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\r \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ount_total\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x31\n\x04kind\x18\x06 \x01(\x0e\x32\x1d.barua.control.v1.Tenant.KindB\x04\xe2\x41\x01\x01\x12\x1c\n\x0einclude_parent\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x64isplay_name\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12!\n\x0eshares_balance\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x11\n\x0f_shares_balance\"m\n\x13ListTenantsResponse\x12)\n\x07tenants\x18\x01 \x03(\x0b\x32\x18.barua.control.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\n \x01(\x05\"\xd6\x01\n\x13UpdateTenantRequest\x12.\n\x06tenant\x18\x01 \x01(\x0b\x32\x18.barua.control.v1.TenantB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12!\n\x13unique_display_name\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x8b\x01\n\x14SuspendTenantRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"t\n\x13ResumeTenantRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"t\n\x13\x44\x65leteTenantRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"+\n\x15GetTenantUsageRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xa5\x05\n\rTenantService\x12O\n\x0c\x43reateTenant\x12%.barua.control.v1.CreateTenantRequest\x1a\x18.barua.control.v1.Tenant\x12I\n\tGetTenant\x12\".barua.control.v1.GetTenantRequest\x1a\x18.barua.control.v1.Tenant\x12Z\n\x0bListTenants\x12$.barua.control.v1.ListTenantsRequest\x1a%.barua.control.v1.ListTenantsResponse\x12O\n\x0cUpdateTenant\x12%.barua.control.v1.UpdateTenantRequest\x1a\x18.barua.control.v1.Tenant\x12Q\n\rSuspendTenant\x12&.barua.control.v1.SuspendTenantRequest\x1a\x18.barua.control.v1.Tenant\x12O\n\x0cResumeTenant\x12%.barua.control.v1.ResumeTenantRequest\x1a\x18.barua.control.v1.Tenant\x12M\n\x0c\x44\x65leteTenant\x12%.barua.control.v1.DeleteTenantRequest\x1a\x16.google.protobuf.Empty\x12X\n\x0eGetTenantUsage\x12\'.barua.control.v1.GetTenantUsageRequest\x1a\x1d.barua.control.v1.TenantUsageb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,6 +50,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATETENANTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
   _globals['_CREATETENANTREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_CREATETENANTREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_CREATETENANTREQUEST'].fields_by_name['initial_api_key']._loaded_options = None
+  _globals['_CREATETENANTREQUEST'].fields_by_name['initial_api_key']._serialized_options = b'\342A\001\001'
+  _globals['_CREATETENANTREQUEST'].fields_by_name['unique_display_name']._loaded_options = None
+  _globals['_CREATETENANTREQUEST'].fields_by_name['unique_display_name']._serialized_options = b'\342A\001\001'
   _globals['_INITIALLOGIN'].fields_by_name['username']._loaded_options = None
   _globals['_INITIALLOGIN'].fields_by_name['username']._serialized_options = b'\342A\001\002'
   _globals['_INITIALLOGIN'].fields_by_name['password']._loaded_options = None
@@ -65,6 +70,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTENANTSREQUEST'].fields_by_name['recursive']._serialized_options = b'\342A\001\001'
   _globals['_LISTTENANTSREQUEST'].fields_by_name['state']._loaded_options = None
   _globals['_LISTTENANTSREQUEST'].fields_by_name['state']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['skip']._loaded_options = None
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['skip']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['search']._loaded_options = None
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['search']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['number']._loaded_options = None
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['number']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['count_total']._loaded_options = None
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['count_total']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['kind']._loaded_options = None
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['kind']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['include_parent']._loaded_options = None
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['include_parent']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['display_name']._loaded_options = None
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['display_name']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['shares_balance']._loaded_options = None
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['shares_balance']._serialized_options = b'\342A\001\001'
   _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
   _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\342A\001\002'
   _globals['_UPDATETENANTREQUEST'].fields_by_name['update_mask']._loaded_options = None
@@ -73,6 +96,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATETENANTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
   _globals['_UPDATETENANTREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_UPDATETENANTREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['unique_display_name']._loaded_options = None
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['unique_display_name']._serialized_options = b'\342A\001\001'
   _globals['_SUSPENDTENANTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_SUSPENDTENANTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_SUSPENDTENANTREQUEST'].fields_by_name['reason']._loaded_options = None
@@ -99,24 +124,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETETENANTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
   _globals['_DELETETENANTREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_DELETETENANTREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
-  _globals['_CREATETENANTREQUEST']._serialized_start=187
-  _globals['_CREATETENANTREQUEST']._serialized_end=450
-  _globals['_INITIALLOGIN']._serialized_start=452
-  _globals['_INITIALLOGIN']._serialized_end=514
-  _globals['_GETTENANTREQUEST']._serialized_start=516
-  _globals['_GETTENANTREQUEST']._serialized_end=554
-  _globals['_LISTTENANTSREQUEST']._serialized_start=557
-  _globals['_LISTTENANTSREQUEST']._serialized_end=728
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=730
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=819
-  _globals['_UPDATETENANTREQUEST']._serialized_start=822
-  _globals['_UPDATETENANTREQUEST']._serialized_end=1001
-  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1004
-  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1143
-  _globals['_RESUMETENANTREQUEST']._serialized_start=1145
-  _globals['_RESUMETENANTREQUEST']._serialized_end=1261
-  _globals['_DELETETENANTREQUEST']._serialized_start=1263
-  _globals['_DELETETENANTREQUEST']._serialized_end=1379
-  _globals['_TENANTSERVICE']._serialized_start=1382
-  _globals['_TENANTSERVICE']._serialized_end=1969
+  _globals['_GETTENANTUSAGEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETTENANTUSAGEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_CREATETENANTREQUEST']._serialized_start=222
+  _globals['_CREATETENANTREQUEST']._serialized_end=577
+  _globals['_INITIALLOGIN']._serialized_start=579
+  _globals['_INITIALLOGIN']._serialized_end=641
+  _globals['_GETTENANTREQUEST']._serialized_start=643
+  _globals['_GETTENANTREQUEST']._serialized_end=681
+  _globals['_LISTTENANTSREQUEST']._serialized_start=684
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1133
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1135
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1244
+  _globals['_UPDATETENANTREQUEST']._serialized_start=1247
+  _globals['_UPDATETENANTREQUEST']._serialized_end=1461
+  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1464
+  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1603
+  _globals['_RESUMETENANTREQUEST']._serialized_start=1605
+  _globals['_RESUMETENANTREQUEST']._serialized_end=1721
+  _globals['_DELETETENANTREQUEST']._serialized_start=1723
+  _globals['_DELETETENANTREQUEST']._serialized_end=1839
+  _globals['_GETTENANTUSAGEREQUEST']._serialized_start=1841
+  _globals['_GETTENANTUSAGEREQUEST']._serialized_end=1884
+  _globals['_TENANTSERVICE']._serialized_start=1887
+  _globals['_TENANTSERVICE']._serialized_end=2564
 # @@protoc_insertion_point(module_scope)

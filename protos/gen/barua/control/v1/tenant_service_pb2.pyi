@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from barua.control.v1 import credential_pb2 as _credential_pb2
 from barua.control.v1 import tenant_pb2 as _tenant_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -33,6 +34,8 @@ class CreateTenantRequest(_message.Message):
     INITIAL_CREDITS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    INITIAL_API_KEY_FIELD_NUMBER: _builtins.int
+    UNIQUE_DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`tenants/{tenant}` above the new one."""
     tenant_id: _builtins.str
@@ -43,6 +46,8 @@ class CreateTenantRequest(_message.Message):
     """UUID that makes a retry safe for 24 hours; empty: no protection."""
     validate_only: _builtins.bool
     """Check everything, change nothing."""
+    unique_display_name: _builtins.bool
+    """Refuse if a tenant directly below the parent, or the parent itself, has this display name."""
     @_builtins.property
     def tenant(self) -> _tenant_pb2.Tenant:
         """The tenant; its name is ignored."""
@@ -50,6 +55,10 @@ class CreateTenantRequest(_message.Message):
     @_builtins.property
     def initial_login(self) -> Global___InitialLogin:
         """A first login for the tenant."""
+
+    @_builtins.property
+    def initial_api_key(self) -> _credential_pb2.ApiKey:
+        """A first API key for the tenant, as in CreateApiKeyRequest. Its secret is not in the answer: make it recoverable."""
 
     def __init__(
         self,
@@ -61,10 +70,12 @@ class CreateTenantRequest(_message.Message):
         initial_credits: _builtins.int = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        initial_api_key: _credential_pb2.ApiKey | None = ...,
+        unique_display_name: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["initial_login", b"initial_login", "tenant", b"tenant"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["initial_api_key", b"initial_api_key", "initial_login", b"initial_login", "tenant", b"tenant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["initial_credits", b"initial_credits", "initial_login", b"initial_login", "parent", b"parent", "request_id", b"request_id", "tenant", b"tenant", "tenant_id", b"tenant_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["initial_api_key", b"initial_api_key", "initial_credits", b"initial_credits", "initial_login", b"initial_login", "parent", b"parent", "request_id", b"request_id", "tenant", b"tenant", "tenant_id", b"tenant_id", "unique_display_name", b"unique_display_name", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -129,6 +140,15 @@ class ListTenantsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     RECURSIVE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    COUNT_TOTAL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    INCLUDE_PARENT_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    SHARES_BALANCE_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`tenants/{tenant}` whose children are wanted."""
     page_size: _builtins.int
@@ -139,6 +159,24 @@ class ListTenantsRequest(_message.Message):
     """Those below them too, at any depth."""
     state: _tenant_pb2.Tenant.State.ValueType
     """Only tenants in this state; unset: all."""
+    skip: _builtins.int
+    """Leave out so many before the page, 0 to 1,000,000; with a page token, so many after its place."""
+    search: _builtins.str
+    """Only those with this text in their id or display name, whatever its case; at most 320 characters."""
+    number: _builtins.int
+    """Only the tenant with this number; 0: all of them."""
+    order_by: _builtins.str
+    """"name" (the default), "number" or "number desc"; numbers rise with the time of making."""
+    count_total: _builtins.bool
+    """Count all that match, for total_size."""
+    kind: _tenant_pb2.Tenant.Kind.ValueType
+    """Only tenants of this kind; unset: all."""
+    include_parent: _builtins.bool
+    """The parent itself, too, if it matches."""
+    display_name: _builtins.str
+    """Only those with exactly this display name."""
+    shares_balance: _builtins.bool
+    """Only those that share a balance, or that do not; unset: all."""
     def __init__(
         self,
         *,
@@ -147,12 +185,23 @@ class ListTenantsRequest(_message.Message):
         page_token: _builtins.str = ...,
         recursive: _builtins.bool = ...,
         state: _tenant_pb2.Tenant.State.ValueType = ...,
+        skip: _builtins.int = ...,
+        search: _builtins.str = ...,
+        number: _builtins.int = ...,
+        order_by: _builtins.str = ...,
+        count_total: _builtins.bool = ...,
+        kind: _tenant_pb2.Tenant.Kind.ValueType = ...,
+        include_parent: _builtins.bool = ...,
+        display_name: _builtins.str = ...,
+        shares_balance: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_shares_balance", b"_shares_balance", "shares_balance", b"shares_balance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "recursive", b"recursive", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_shares_balance", b"_shares_balance", "count_total", b"count_total", "display_name", b"display_name", "include_parent", b"include_parent", "kind", b"kind", "number", b"number", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "recursive", b"recursive", "search", b"search", "shares_balance", b"shares_balance", "skip", b"skip", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__shares_balance: _TypeAlias = _typing.Literal["shares_balance"]  # noqa: Y015
+    _WhichOneofArgType__shares_balance: _TypeAlias = _typing.Literal["_shares_balance", b"_shares_balance"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shares_balance) -> _WhichOneofReturnType__shares_balance | None: ...
 
 Global___ListTenantsRequest: _TypeAlias = ListTenantsRequest  # noqa: Y015
 
@@ -164,8 +213,11 @@ class ListTenantsResponse(_message.Message):
 
     TENANTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """For the next page; empty: there is none."""
+    total_size: _builtins.int
+    """How many match, on all pages; 0 without count_total."""
     @_builtins.property
     def tenants(self) -> _containers.RepeatedCompositeFieldContainer[_tenant_pb2.Tenant]:
         """This page."""
@@ -175,10 +227,11 @@ class ListTenantsResponse(_message.Message):
         *,
         tenants: _abc.Iterable[_tenant_pb2.Tenant] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "tenants", b"tenants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "tenants", b"tenants", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -194,18 +247,21 @@ class UpdateTenantRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    UNIQUE_DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUID that makes a retry safe for 24 hours."""
     validate_only: _builtins.bool
     """Check everything, change nothing."""
+    unique_display_name: _builtins.bool
+    """Refuse if another tenant directly below the same parent, or the parent itself, has the new display name."""
     @_builtins.property
     def tenant(self) -> _tenant_pb2.Tenant:
         """The tenant; `name` says which. With an etag it must be the current one."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change: display_name, contact, default_sender, kind, limits, price, refund_policy, and those within
-        contact and limits, such as limits.daily_recipients. Empty: those that are set. "*": all of them.
+        """Fields to change: display_name, contact, default_sender, kind, limits, price, refund_policy, shares_balance, and those
+        within contact and limits, such as limits.daily_recipients. Empty: those that are set. "*": all of them.
         """
 
     def __init__(
@@ -215,10 +271,11 @@ class UpdateTenantRequest(_message.Message):
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        unique_display_name: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "tenant", b"tenant", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "tenant", b"tenant", "unique_display_name", b"unique_display_name", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -329,3 +386,25 @@ class DeleteTenantRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteTenantRequest: _TypeAlias = DeleteTenantRequest  # noqa: Y015
+
+@_typing.final
+class GetTenantUsageRequest(_message.Message):
+    """Request of GetTenantUsage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`tenants/{tenant}/usage`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTenantUsageRequest: _TypeAlias = GetTenantUsageRequest  # noqa: Y015

@@ -72,6 +72,11 @@ class TenantServiceStub:
                 request_serializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.DeleteTenantRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.GetTenantUsage = channel.unary_unary(
+                '/barua.control.v1.TenantService/GetTenantUsage',
+                request_serializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.GetTenantUsageRequest.SerializeToString,
+                response_deserializer=barua_dot_control_dot_v1_dot_tenant__pb2.TenantUsage.FromString,
+                _registered_method=True)
 
 
 class TenantServiceServicer:
@@ -79,12 +84,15 @@ class TenantServiceServicer:
     """
 
     def CreateTenant(self, request, context):
-        """Makes a tenant below another, with its first login and credits if wanted, all or nothing.
+        """Makes a tenant below another, with its first login, API key and credits if wanted, all or nothing.
         Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: the parent is not there for the
-        caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant.
+        caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant;
+        with unique_display_name, the display name is.
         FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
         FAILED_PRECONDITION: the parent is an account, the tree has 16 levels, or a limit max_tenants is reached.
-        PERMISSION_DENIED: an initial_login for a key or token, or initial_credits for one without the scope credits.
+        FAILED_PRECONDITION: initial_credits for one that shares a balance.
+        PERMISSION_DENIED: an initial_login for a key or token, initial_credits for one without the scope credits, or an
+        initial_api_key for one without the scope credentials or with more scopes than it has itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,19 +106,20 @@ class TenantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTenants(self, request, context):
-        """Lists the tenants below one, directly or all of them, by id. Read-only. INVALID_ARGUMENT: bad page token or size,
-        or an unknown state.
+        """Lists the tenants below one, directly or all of them. Read-only. INVALID_ARGUMENT: bad page token or size, an unknown
+        state, or another field that is malformed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTenant(self, request, context):
-        """Changes a tenant. A tenant may change its own display_name, contact and default_sender; kind, limits, price and
-        refund_policy only a tenant above it may change (PERMISSION_DENIED). Limits hold for what is leased from then on.
+        """Changes a tenant. A tenant may change its own display_name, contact and default_sender; kind, limits, price,
+        refund_policy and shares_balance only a tenant above it may change (PERMISSION_DENIED). Limits hold for what is leased from then on.
         Idempotent. INVALID_ARGUMENT: a field is malformed, or the mask names one that cannot be updated or is empty with
         nothing set. NOT_FOUND: not there for the caller. ABORTED: the etag is stale. FAILED_PRECONDITION: the tenant would
-        become an account with tenants below it, or it is the operator and would be limited.
+        become an account with tenants below it, it is the operator and would be limited, or it would share a balance and
+        has credits, also leased ones. ALREADY_EXISTS: with unique_display_name, the display name is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,6 +149,13 @@ class TenantServiceServicer:
         of its messages stay, and its id is not given again. PERMISSION_DENIED: it is the caller's own tenant. NOT_FOUND: not there for the
         caller, or deleted before without this request_id. FAILED_PRECONDITION: it has tenants below it, or credits, also
         leased ones. ABORTED: the etag is stale.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTenantUsage(self, request, context):
+        """Tells what a tenant uses, together with everything below it. Read-only. NOT_FOUND: not there for the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,6 +198,11 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.DeleteTenant,
                     request_deserializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.DeleteTenantRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'GetTenantUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTenantUsage,
+                    request_deserializer=barua_dot_control_dot_v1_dot_tenant__service__pb2.GetTenantUsageRequest.FromString,
+                    response_serializer=barua_dot_control_dot_v1_dot_tenant__pb2.TenantUsage.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -374,6 +395,33 @@ class TenantService:
             '/barua.control.v1.TenantService/DeleteTenant',
             barua_dot_control_dot_v1_dot_tenant__service__pb2.DeleteTenantRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTenantUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.control.v1.TenantService/GetTenantUsage',
+            barua_dot_control_dot_v1_dot_tenant__service__pb2.GetTenantUsageRequest.SerializeToString,
+            barua_dot_control_dot_v1_dot_tenant__pb2.TenantUsage.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,25 +36,29 @@ class TenantServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TenantServiceAsyncStub: ...
     CreateTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.CreateTenantRequest, _tenant_pb2.Tenant]
-    """Makes a tenant below another, with its first login and credits if wanted, all or nothing.
+    """Makes a tenant below another, with its first login, API key and credits if wanted, all or nothing.
     Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: the parent is not there for the
-    caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant.
+    caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant;
+    with unique_display_name, the display name is.
     FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
     FAILED_PRECONDITION: the parent is an account, the tree has 16 levels, or a limit max_tenants is reached.
-    PERMISSION_DENIED: an initial_login for a key or token, or initial_credits for one without the scope credits.
+    FAILED_PRECONDITION: initial_credits for one that shares a balance.
+    PERMISSION_DENIED: an initial_login for a key or token, initial_credits for one without the scope credits, or an
+    initial_api_key for one without the scope credentials or with more scopes than it has itself.
     """
     GetTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.GetTenantRequest, _tenant_pb2.Tenant]
     """Returns one tenant, with the limits and the price that hold for it. Read-only. NOT_FOUND: not there for the caller."""
     ListTenants: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.ListTenantsRequest, _tenant_service_pb2.ListTenantsResponse]
-    """Lists the tenants below one, directly or all of them, by id. Read-only. INVALID_ARGUMENT: bad page token or size,
-    or an unknown state.
+    """Lists the tenants below one, directly or all of them. Read-only. INVALID_ARGUMENT: bad page token or size, an unknown
+    state, or another field that is malformed.
     """
     UpdateTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.UpdateTenantRequest, _tenant_pb2.Tenant]
-    """Changes a tenant. A tenant may change its own display_name, contact and default_sender; kind, limits, price and
-    refund_policy only a tenant above it may change (PERMISSION_DENIED). Limits hold for what is leased from then on.
+    """Changes a tenant. A tenant may change its own display_name, contact and default_sender; kind, limits, price,
+    refund_policy and shares_balance only a tenant above it may change (PERMISSION_DENIED). Limits hold for what is leased from then on.
     Idempotent. INVALID_ARGUMENT: a field is malformed, or the mask names one that cannot be updated or is empty with
     nothing set. NOT_FOUND: not there for the caller. ABORTED: the etag is stale. FAILED_PRECONDITION: the tenant would
-    become an account with tenants below it, or it is the operator and would be limited.
+    become an account with tenants below it, it is the operator and would be limited, or it would share a balance and
+    has credits, also leased ones. ALREADY_EXISTS: with unique_display_name, the display name is taken.
     """
     SuspendTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.SuspendTenantRequest, _tenant_pb2.Tenant]
     """Lets a tenant and those below it neither send nor change anything any more, within a second; mail that was accepted
@@ -73,6 +77,8 @@ class TenantServiceStub:
     caller, or deleted before without this request_id. FAILED_PRECONDITION: it has tenants below it, or credits, also
     leased ones. ABORTED: the etag is stale.
     """
+    GetTenantUsage: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.GetTenantUsageRequest, _tenant_pb2.TenantUsage]
+    """Tells what a tenant uses, together with everything below it. Read-only. NOT_FOUND: not there for the caller."""
 
 @_typing.type_check_only
 class TenantServiceAsyncStub(TenantServiceStub):
@@ -80,25 +86,29 @@ class TenantServiceAsyncStub(TenantServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.CreateTenantRequest, _tenant_pb2.Tenant]  # type: ignore[assignment]
-    """Makes a tenant below another, with its first login and credits if wanted, all or nothing.
+    """Makes a tenant below another, with its first login, API key and credits if wanted, all or nothing.
     Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: the parent is not there for the
-    caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant.
+    caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant;
+    with unique_display_name, the display name is.
     FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
     FAILED_PRECONDITION: the parent is an account, the tree has 16 levels, or a limit max_tenants is reached.
-    PERMISSION_DENIED: an initial_login for a key or token, or initial_credits for one without the scope credits.
+    FAILED_PRECONDITION: initial_credits for one that shares a balance.
+    PERMISSION_DENIED: an initial_login for a key or token, initial_credits for one without the scope credits, or an
+    initial_api_key for one without the scope credentials or with more scopes than it has itself.
     """
     GetTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.GetTenantRequest, _tenant_pb2.Tenant]  # type: ignore[assignment]
     """Returns one tenant, with the limits and the price that hold for it. Read-only. NOT_FOUND: not there for the caller."""
     ListTenants: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.ListTenantsRequest, _tenant_service_pb2.ListTenantsResponse]  # type: ignore[assignment]
-    """Lists the tenants below one, directly or all of them, by id. Read-only. INVALID_ARGUMENT: bad page token or size,
-    or an unknown state.
+    """Lists the tenants below one, directly or all of them. Read-only. INVALID_ARGUMENT: bad page token or size, an unknown
+    state, or another field that is malformed.
     """
     UpdateTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.UpdateTenantRequest, _tenant_pb2.Tenant]  # type: ignore[assignment]
-    """Changes a tenant. A tenant may change its own display_name, contact and default_sender; kind, limits, price and
-    refund_policy only a tenant above it may change (PERMISSION_DENIED). Limits hold for what is leased from then on.
+    """Changes a tenant. A tenant may change its own display_name, contact and default_sender; kind, limits, price,
+    refund_policy and shares_balance only a tenant above it may change (PERMISSION_DENIED). Limits hold for what is leased from then on.
     Idempotent. INVALID_ARGUMENT: a field is malformed, or the mask names one that cannot be updated or is empty with
     nothing set. NOT_FOUND: not there for the caller. ABORTED: the etag is stale. FAILED_PRECONDITION: the tenant would
-    become an account with tenants below it, or it is the operator and would be limited.
+    become an account with tenants below it, it is the operator and would be limited, or it would share a balance and
+    has credits, also leased ones. ALREADY_EXISTS: with unique_display_name, the display name is taken.
     """
     SuspendTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.SuspendTenantRequest, _tenant_pb2.Tenant]  # type: ignore[assignment]
     """Lets a tenant and those below it neither send nor change anything any more, within a second; mail that was accepted
@@ -117,6 +127,8 @@ class TenantServiceAsyncStub(TenantServiceStub):
     caller, or deleted before without this request_id. FAILED_PRECONDITION: it has tenants below it, or credits, also
     leased ones. ABORTED: the etag is stale.
     """
+    GetTenantUsage: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.GetTenantUsageRequest, _tenant_pb2.TenantUsage]  # type: ignore[assignment]
+    """Tells what a tenant uses, together with everything below it. Read-only. NOT_FOUND: not there for the caller."""
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tenants: the tree of accounts. A caller sees its own tenant and those below it; all others are NOT_FOUND."""
@@ -127,12 +139,15 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_service_pb2.CreateTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.Tenant, _abc.Awaitable[_tenant_pb2.Tenant]]:
-        """Makes a tenant below another, with its first login and credits if wanted, all or nothing.
+        """Makes a tenant below another, with its first login, API key and credits if wanted, all or nothing.
         Idempotent with request_id. INVALID_ARGUMENT: a field is malformed. NOT_FOUND: the parent is not there for the
-        caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant.
+        caller. ALREADY_EXISTS: the tenant id or the login's username is taken, or was that of a deleted tenant;
+        with unique_display_name, the display name is.
         FAILED_PRECONDITION (INSUFFICIENT_CREDITS): the parent has fewer credits than initial_credits.
         FAILED_PRECONDITION: the parent is an account, the tree has 16 levels, or a limit max_tenants is reached.
-        PERMISSION_DENIED: an initial_login for a key or token, or initial_credits for one without the scope credits.
+        FAILED_PRECONDITION: initial_credits for one that shares a balance.
+        PERMISSION_DENIED: an initial_login for a key or token, initial_credits for one without the scope credits, or an
+        initial_api_key for one without the scope credentials or with more scopes than it has itself.
         """
 
     @_abc_1.abstractmethod
@@ -149,8 +164,8 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_service_pb2.ListTenantsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_service_pb2.ListTenantsResponse, _abc.Awaitable[_tenant_service_pb2.ListTenantsResponse]]:
-        """Lists the tenants below one, directly or all of them, by id. Read-only. INVALID_ARGUMENT: bad page token or size,
-        or an unknown state.
+        """Lists the tenants below one, directly or all of them. Read-only. INVALID_ARGUMENT: bad page token or size, an unknown
+        state, or another field that is malformed.
         """
 
     @_abc_1.abstractmethod
@@ -159,11 +174,12 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_service_pb2.UpdateTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.Tenant, _abc.Awaitable[_tenant_pb2.Tenant]]:
-        """Changes a tenant. A tenant may change its own display_name, contact and default_sender; kind, limits, price and
-        refund_policy only a tenant above it may change (PERMISSION_DENIED). Limits hold for what is leased from then on.
+        """Changes a tenant. A tenant may change its own display_name, contact and default_sender; kind, limits, price,
+        refund_policy and shares_balance only a tenant above it may change (PERMISSION_DENIED). Limits hold for what is leased from then on.
         Idempotent. INVALID_ARGUMENT: a field is malformed, or the mask names one that cannot be updated or is empty with
         nothing set. NOT_FOUND: not there for the caller. ABORTED: the etag is stale. FAILED_PRECONDITION: the tenant would
-        become an account with tenants below it, or it is the operator and would be limited.
+        become an account with tenants below it, it is the operator and would be limited, or it would share a balance and
+        has credits, also leased ones. ALREADY_EXISTS: with unique_display_name, the display name is taken.
         """
 
     @_abc_1.abstractmethod
@@ -200,5 +216,13 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         caller, or deleted before without this request_id. FAILED_PRECONDITION: it has tenants below it, or credits, also
         leased ones. ABORTED: the etag is stale.
         """
+
+    @_abc_1.abstractmethod
+    def GetTenantUsage(
+        self,
+        request: _tenant_service_pb2.GetTenantUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.TenantUsage, _abc.Awaitable[_tenant_pb2.TenantUsage]]:
+        """Tells what a tenant uses, together with everything below it. Read-only. NOT_FOUND: not there for the caller."""
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

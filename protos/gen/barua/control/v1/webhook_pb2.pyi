@@ -48,17 +48,29 @@ class Webhook(_message.Message):
         EVENT_KIND_EXPIRED: Webhook._EventKind.ValueType  # 5
         """It was given up after its lifetime. Final."""
         EVENT_KIND_UNSUBSCRIBED: Webhook._EventKind.ValueType  # 6
-        """The recipient unsubscribed. Reserved: may be asked for, is not sent yet."""
+        """The recipient unsubscribed."""
         EVENT_KIND_COMPLAINED: Webhook._EventKind.ValueType  # 7
-        """The recipient complained. Reserved: may be asked for, is not sent yet."""
+        """The recipient complained."""
         EVENT_KIND_OPENED: Webhook._EventKind.ValueType  # 8
-        """The recipient opened the message. Reserved: may be asked for, is not sent yet."""
+        """The recipient opened the message; each time."""
         EVENT_KIND_CLICKED: Webhook._EventKind.ValueType  # 9
-        """The recipient followed a link. Reserved: may be asked for, is not sent yet."""
+        """The recipient followed a link; each time."""
         EVENT_KIND_ALERT: Webhook._EventKind.ValueType  # 10
         """An alert began or ended. Filters by stream and sender domain do not apply."""
         EVENT_KIND_TEST: Webhook._EventKind.ValueType  # 11
         """A sample, sent by TestWebhook alone; cannot be asked for."""
+        EVENT_KIND_DROPPED: Webhook._EventKind.ValueType  # 12
+        """It was never sent, because the recipient is suppressed or a rule refused it. Final."""
+        EVENT_KIND_SENT: Webhook._EventKind.ValueType  # 13
+        """It was handed to the sending side, which is when it was accepted: told beside ACCEPTED, never of what was dropped."""
+        EVENT_KIND_SMTP_DROPPED: Webhook._EventKind.ValueType  # 14
+        """It failed for good before any remote server took part. The formats of SendPost tell it instead of BOUNCED; the
+        native format tells BOUNCED.
+        """
+        EVENT_KIND_UNIQUE_OPENED: Webhook._EventKind.ValueType  # 15
+        """The recipient opened the message for the first time. Told as OPENED, once if both are asked for."""
+        EVENT_KIND_UNIQUE_CLICKED: Webhook._EventKind.ValueType  # 16
+        """The recipient followed a link of the message for the first time. Told as CLICKED, once if both are asked for."""
 
     class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
         """What happens."""
@@ -76,17 +88,29 @@ class Webhook(_message.Message):
     EVENT_KIND_EXPIRED: Webhook.EventKind.ValueType  # 5
     """It was given up after its lifetime. Final."""
     EVENT_KIND_UNSUBSCRIBED: Webhook.EventKind.ValueType  # 6
-    """The recipient unsubscribed. Reserved: may be asked for, is not sent yet."""
+    """The recipient unsubscribed."""
     EVENT_KIND_COMPLAINED: Webhook.EventKind.ValueType  # 7
-    """The recipient complained. Reserved: may be asked for, is not sent yet."""
+    """The recipient complained."""
     EVENT_KIND_OPENED: Webhook.EventKind.ValueType  # 8
-    """The recipient opened the message. Reserved: may be asked for, is not sent yet."""
+    """The recipient opened the message; each time."""
     EVENT_KIND_CLICKED: Webhook.EventKind.ValueType  # 9
-    """The recipient followed a link. Reserved: may be asked for, is not sent yet."""
+    """The recipient followed a link; each time."""
     EVENT_KIND_ALERT: Webhook.EventKind.ValueType  # 10
     """An alert began or ended. Filters by stream and sender domain do not apply."""
     EVENT_KIND_TEST: Webhook.EventKind.ValueType  # 11
     """A sample, sent by TestWebhook alone; cannot be asked for."""
+    EVENT_KIND_DROPPED: Webhook.EventKind.ValueType  # 12
+    """It was never sent, because the recipient is suppressed or a rule refused it. Final."""
+    EVENT_KIND_SENT: Webhook.EventKind.ValueType  # 13
+    """It was handed to the sending side, which is when it was accepted: told beside ACCEPTED, never of what was dropped."""
+    EVENT_KIND_SMTP_DROPPED: Webhook.EventKind.ValueType  # 14
+    """It failed for good before any remote server took part. The formats of SendPost tell it instead of BOUNCED; the
+    native format tells BOUNCED.
+    """
+    EVENT_KIND_UNIQUE_OPENED: Webhook.EventKind.ValueType  # 15
+    """The recipient opened the message for the first time. Told as OPENED, once if both are asked for."""
+    EVENT_KIND_UNIQUE_CLICKED: Webhook.EventKind.ValueType  # 16
+    """The recipient followed a link of the message for the first time. Told as CLICKED, once if both are asked for."""
 
     class _PayloadFormat:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -99,11 +123,17 @@ class Webhook(_message.Message):
         PAYLOAD_FORMAT_NATIVE: Webhook._PayloadFormat.ValueType  # 1
         """Our own: `{"webhook": name, "events": [...]}`, an array even for one event."""
         PAYLOAD_FORMAT_SENDPOST: Webhook._PayloadFormat.ValueType  # 2
-        """As SendPost posts. Not offered yet."""
+        """As SendPost posts under its contract v1: one event in a request, signed with `X-SendPost-Signature`, HMAC-SHA256
+        over the body in hexadecimal; tried again after 1 and 5 minutes, half an hour, 2 hours and a day.
+        """
         PAYLOAD_FORMAT_SENDPULSE: Webhook._PayloadFormat.ValueType  # 3
-        """As SendPulse posts. Not offered yet."""
+        """As SendPulse posts: an array of up to 500 events, which are gathered for 30 seconds."""
         PAYLOAD_FORMAT_MAILPASS: Webhook._PayloadFormat.ValueType  # 4
-        """As MailPass posts. Not offered yet."""
+        """As MailPass posts: one event in a request, signed with `X-Webhook-Signature: sha256=` and HMAC-SHA256 over the
+        body in hexadecimal.
+        """
+        PAYLOAD_FORMAT_SENDPOST_LEGACY: Webhook._PayloadFormat.ValueType  # 5
+        """As SendPost posts under its contract legacy."""
 
     class PayloadFormat(_PayloadFormat, metaclass=_PayloadFormatEnumTypeWrapper):
         """The form of what is posted."""
@@ -113,11 +143,17 @@ class Webhook(_message.Message):
     PAYLOAD_FORMAT_NATIVE: Webhook.PayloadFormat.ValueType  # 1
     """Our own: `{"webhook": name, "events": [...]}`, an array even for one event."""
     PAYLOAD_FORMAT_SENDPOST: Webhook.PayloadFormat.ValueType  # 2
-    """As SendPost posts. Not offered yet."""
+    """As SendPost posts under its contract v1: one event in a request, signed with `X-SendPost-Signature`, HMAC-SHA256
+    over the body in hexadecimal; tried again after 1 and 5 minutes, half an hour, 2 hours and a day.
+    """
     PAYLOAD_FORMAT_SENDPULSE: Webhook.PayloadFormat.ValueType  # 3
-    """As SendPulse posts. Not offered yet."""
+    """As SendPulse posts: an array of up to 500 events, which are gathered for 30 seconds."""
     PAYLOAD_FORMAT_MAILPASS: Webhook.PayloadFormat.ValueType  # 4
-    """As MailPass posts. Not offered yet."""
+    """As MailPass posts: one event in a request, signed with `X-Webhook-Signature: sha256=` and HMAC-SHA256 over the
+    body in hexadecimal.
+    """
+    PAYLOAD_FORMAT_SENDPOST_LEGACY: Webhook.PayloadFormat.ValueType  # 5
+    """As SendPost posts under its contract legacy."""
 
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -188,6 +224,7 @@ class Webhook(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    SUCCESS_RATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`tenants/{tenant}/webhooks/{webhook}`."""
     display_name: _builtins.str
@@ -207,18 +244,26 @@ class Webhook(_message.Message):
     payload_format: Global___Webhook.PayloadFormat.ValueType
     """The form of what is posted."""
     batch_size: _builtins.int
-    """Events in one request at most, 1 to 500; 0: 50. Nothing waits for a batch to fill."""
+    """Events in one request at most, 1 to 500; 0: 50, in the format of SendPulse 500. Formats with one event in a request
+    do not look at it. Nothing waits for a batch to fill, except in the format of SendPulse.
+    """
     secret: _builtins.str
-    """What signs the requests; only in the answers of CreateWebhook and RotateWebhookSecret."""
+    """What signs the requests. In CreateWebhook one may be given, 16 to 200 printable ASCII characters without spaces;
+    otherwise it is made, and told in the answers of CreateWebhook and RotateWebhookSecret alone.
+    """
     failure_count: _builtins.int
     """Attempts that failed since the last one that did not."""
     number: _builtins.int
     """A small number, unique on the platform, that never changes."""
     etag: _builtins.str
     """Changes with each write; a stale one is refused."""
+    success_rate: _builtins.float
+    """Share of its newest events, 0 to 1, that the endpoint has taken, of those among the last 200 that were tried; absent:
+    none was.
+    """
     @_builtins.property
     def event_kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___Webhook.EventKind.ValueType]:
-        """What to tell; at least one."""
+        """What to tell; at least one in the native format. What a format has no word for is not told in it."""
 
     @_builtins.property
     def streams(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -279,14 +324,20 @@ class Webhook(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        success_rate: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "create_time", b"create_time", "disable_time", b"disable_time", "enabled", b"enabled", "failing_since_time", b"failing_since_time", "previous_secret_expire_time", b"previous_secret_expire_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_success_rate", b"_success_rate", "create_time", b"create_time", "disable_time", b"disable_time", "enabled", b"enabled", "failing_since_time", b"failing_since_time", "previous_secret_expire_time", b"previous_secret_expire_time", "success_rate", b"success_rate", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "batch_size", b"batch_size", "create_time", b"create_time", "disable_time", b"disable_time", "disabled_reason", b"disabled_reason", "display_name", b"display_name", "enabled", b"enabled", "etag", b"etag", "event_kinds", b"event_kinds", "failing_since_time", b"failing_since_time", "failure_count", b"failure_count", "headers", b"headers", "include_subtree", b"include_subtree", "name", b"name", "number", b"number", "payload_format", b"payload_format", "previous_secret_expire_time", b"previous_secret_expire_time", "secret", b"secret", "sender_domains", b"sender_domains", "state", b"state", "streams", b"streams", "update_time", b"update_time", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_success_rate", b"_success_rate", "batch_size", b"batch_size", "create_time", b"create_time", "disable_time", b"disable_time", "disabled_reason", b"disabled_reason", "display_name", b"display_name", "enabled", b"enabled", "etag", b"etag", "event_kinds", b"event_kinds", "failing_since_time", b"failing_since_time", "failure_count", b"failure_count", "headers", b"headers", "include_subtree", b"include_subtree", "name", b"name", "number", b"number", "payload_format", b"payload_format", "previous_secret_expire_time", b"previous_secret_expire_time", "secret", b"secret", "sender_domains", b"sender_domains", "state", b"state", "streams", b"streams", "success_rate", b"success_rate", "update_time", b"update_time", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
+    _WhichOneofReturnType__success_rate: _TypeAlias = _typing.Literal["success_rate"]  # noqa: Y015
+    _WhichOneofArgType__success_rate: _TypeAlias = _typing.Literal["_success_rate", b"_success_rate"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__success_rate) -> _WhichOneofReturnType__success_rate | None: ...
 
 Global___Webhook: _TypeAlias = Webhook  # noqa: Y015
 

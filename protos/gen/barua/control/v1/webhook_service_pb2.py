@@ -30,7 +30,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&barua/control/v1/webhook_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1e\x62\x61rua/control/v1/webhook.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n\x14\x43reateWebhookRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x07webhook\x18\x02 \x01(\x0b\x32\x19.barua.control.v1.WebhookB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\'\n\x11GetWebhookRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"^\n\x13ListWebhooksRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\\\n\x14ListWebhooksResponse\x12+\n\x08webhooks\x18\x01 \x03(\x0b\x32\x19.barua.control.v1.Webhook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb6\x01\n\x14UpdateWebhookRequest\x12\x30\n\x07webhook\x18\x01 \x01(\x0b\x32\x19.barua.control.v1.WebhookB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"u\n\x14\x44\x65leteWebhookRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x9e\x01\n\x1aRotateWebhookSecretRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x35\n\x0cgrace_period\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"_\n\x12TestWebhookRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x93\x01\n\x13TestWebhookResponse\x12\x11\n\tdelivered\x18\x01 \x01(\x08\x12\x13\n\x0bstatus_code\x18\x02 \x01(\x05\x12\x18\n\x10response_excerpt\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa5\x01\n\x1cListWebhookDeliveriesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12<\n\x05state\x18\x02 \x01(\x0e\x32\'.barua.control.v1.WebhookDelivery.StateB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"w\n\x1dListWebhookDeliveriesResponse\x12=\n\x12webhook_deliveries\x18\x01 \x03(\x0b\x32!.barua.control.v1.WebhookDelivery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xef\x01\n\x1eReplayWebhookDeliveriesRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\ndeliveries\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\"7\n\x1fReplayWebhookDeliveriesResponse\x12\x14\n\x0cqueued_count\x18\x01 \x01(\x03\x32\xec\x06\n\x0eWebhookService\x12R\n\rCreateWebhook\x12&.barua.control.v1.CreateWebhookRequest\x1a\x19.barua.control.v1.Webhook\x12L\n\nGetWebhook\x12#.barua.control.v1.GetWebhookRequest\x1a\x19.barua.control.v1.Webhook\x12]\n\x0cListWebhooks\x12%.barua.control.v1.ListWebhooksRequest\x1a&.barua.control.v1.ListWebhooksResponse\x12R\n\rUpdateWebhook\x12&.barua.control.v1.UpdateWebhookRequest\x1a\x19.barua.control.v1.Webhook\x12O\n\rDeleteWebhook\x12&.barua.control.v1.DeleteWebhookRequest\x1a\x16.google.protobuf.Empty\x12^\n\x13RotateWebhookSecret\x12,.barua.control.v1.RotateWebhookSecretRequest\x1a\x19.barua.control.v1.Webhook\x12Z\n\x0bTestWebhook\x12$.barua.control.v1.TestWebhookRequest\x1a%.barua.control.v1.TestWebhookResponse\x12x\n\x15ListWebhookDeliveries\x12..barua.control.v1.ListWebhookDeliveriesRequest\x1a/.barua.control.v1.ListWebhookDeliveriesResponse\x12~\n\x17ReplayWebhookDeliveries\x12\x30.barua.control.v1.ReplayWebhookDeliveriesRequest\x1a\x31.barua.control.v1.ReplayWebhookDeliveriesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&barua/control/v1/webhook_service.proto\x12\x10\x62\x61rua.control.v1\x1a\x1e\x62\x61rua/control/v1/webhook.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x01\n\x14\x43reateWebhookRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x07webhook\x18\x02 \x01(\x0b\x32\x19.barua.control.v1.WebhookB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x18\n\nunique_url\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\'\n\x11GetWebhookRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xe4\x01\n\x13ListWebhooksRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04skip\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06search\x18\x0b \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06number\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\r \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ount_total\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x11\n\x03url\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"p\n\x14ListWebhooksResponse\x12+\n\x08webhooks\x18\x01 \x03(\x0b\x32\x19.barua.control.v1.Webhook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\n \x01(\x05\"\xd0\x01\n\x14UpdateWebhookRequest\x12\x30\n\x07webhook\x18\x01 \x01(\x0b\x32\x19.barua.control.v1.WebhookB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x18\n\nunique_url\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"u\n\x14\x44\x65leteWebhookRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xb4\x01\n\x1aRotateWebhookSecretRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x35\n\x0cgrace_period\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06secret\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\"_\n\x12TestWebhookRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x93\x01\n\x13TestWebhookResponse\x12\x11\n\tdelivered\x18\x01 \x01(\x08\x12\x13\n\x0bstatus_code\x18\x02 \x01(\x05\x12\x18\n\x10response_excerpt\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa5\x01\n\x1cListWebhookDeliveriesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12<\n\x05state\x18\x02 \x01(\x0e\x32\'.barua.control.v1.WebhookDelivery.StateB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"w\n\x1dListWebhookDeliveriesResponse\x12=\n\x12webhook_deliveries\x18\x01 \x03(\x0b\x32!.barua.control.v1.WebhookDelivery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xef\x01\n\x1eReplayWebhookDeliveriesRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\ndeliveries\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\"7\n\x1fReplayWebhookDeliveriesResponse\x12\x14\n\x0cqueued_count\x18\x01 \x01(\x03\x32\xec\x06\n\x0eWebhookService\x12R\n\rCreateWebhook\x12&.barua.control.v1.CreateWebhookRequest\x1a\x19.barua.control.v1.Webhook\x12L\n\nGetWebhook\x12#.barua.control.v1.GetWebhookRequest\x1a\x19.barua.control.v1.Webhook\x12]\n\x0cListWebhooks\x12%.barua.control.v1.ListWebhooksRequest\x1a&.barua.control.v1.ListWebhooksResponse\x12R\n\rUpdateWebhook\x12&.barua.control.v1.UpdateWebhookRequest\x1a\x19.barua.control.v1.Webhook\x12O\n\rDeleteWebhook\x12&.barua.control.v1.DeleteWebhookRequest\x1a\x16.google.protobuf.Empty\x12^\n\x13RotateWebhookSecret\x12,.barua.control.v1.RotateWebhookSecretRequest\x1a\x19.barua.control.v1.Webhook\x12Z\n\x0bTestWebhook\x12$.barua.control.v1.TestWebhookRequest\x1a%.barua.control.v1.TestWebhookResponse\x12x\n\x15ListWebhookDeliveries\x12..barua.control.v1.ListWebhookDeliveriesRequest\x1a/.barua.control.v1.ListWebhookDeliveriesResponse\x12~\n\x17ReplayWebhookDeliveries\x12\x30.barua.control.v1.ReplayWebhookDeliveriesRequest\x1a\x31.barua.control.v1.ReplayWebhookDeliveriesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +45,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
   _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['unique_url']._loaded_options = None
+  _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['unique_url']._serialized_options = b'\342A\001\001'
   _globals['_GETWEBHOOKREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETWEBHOOKREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -53,6 +55,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['skip']._loaded_options = None
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['skip']._serialized_options = b'\342A\001\001'
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['search']._loaded_options = None
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['search']._serialized_options = b'\342A\001\001'
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['number']._loaded_options = None
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['number']._serialized_options = b'\342A\001\001'
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001'
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['count_total']._loaded_options = None
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['count_total']._serialized_options = b'\342A\001\001'
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['url']._loaded_options = None
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['url']._serialized_options = b'\342A\001\001'
   _globals['_UPDATEWEBHOOKREQUEST'].fields_by_name['webhook']._loaded_options = None
   _globals['_UPDATEWEBHOOKREQUEST'].fields_by_name['webhook']._serialized_options = b'\342A\001\002'
   _globals['_UPDATEWEBHOOKREQUEST'].fields_by_name['update_mask']._loaded_options = None
@@ -61,6 +75,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEWEBHOOKREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
   _globals['_UPDATEWEBHOOKREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_UPDATEWEBHOOKREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEWEBHOOKREQUEST'].fields_by_name['unique_url']._loaded_options = None
+  _globals['_UPDATEWEBHOOKREQUEST'].fields_by_name['unique_url']._serialized_options = b'\342A\001\001'
   _globals['_DELETEWEBHOOKREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETEWEBHOOKREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_DELETEWEBHOOKREQUEST'].fields_by_name['etag']._loaded_options = None
@@ -77,6 +93,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROTATEWEBHOOKSECRETREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
   _globals['_ROTATEWEBHOOKSECRETREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_ROTATEWEBHOOKSECRETREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_ROTATEWEBHOOKSECRETREQUEST'].fields_by_name['secret']._loaded_options = None
+  _globals['_ROTATEWEBHOOKSECRETREQUEST'].fields_by_name['secret']._serialized_options = b'\342A\001\001'
   _globals['_TESTWEBHOOKREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_TESTWEBHOOKREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_TESTWEBHOOKREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -104,31 +122,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLAYWEBHOOKDELIVERIESREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_REPLAYWEBHOOKDELIVERIESREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
   _globals['_CREATEWEBHOOKREQUEST']._serialized_start=254
-  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=403
-  _globals['_GETWEBHOOKREQUEST']._serialized_start=405
-  _globals['_GETWEBHOOKREQUEST']._serialized_end=444
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=446
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=540
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=542
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=634
-  _globals['_UPDATEWEBHOOKREQUEST']._serialized_start=637
-  _globals['_UPDATEWEBHOOKREQUEST']._serialized_end=819
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=821
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=938
-  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_start=941
-  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_end=1099
-  _globals['_TESTWEBHOOKREQUEST']._serialized_start=1101
-  _globals['_TESTWEBHOOKREQUEST']._serialized_end=1196
-  _globals['_TESTWEBHOOKRESPONSE']._serialized_start=1199
-  _globals['_TESTWEBHOOKRESPONSE']._serialized_end=1346
-  _globals['_LISTWEBHOOKDELIVERIESREQUEST']._serialized_start=1349
-  _globals['_LISTWEBHOOKDELIVERIESREQUEST']._serialized_end=1514
-  _globals['_LISTWEBHOOKDELIVERIESRESPONSE']._serialized_start=1516
-  _globals['_LISTWEBHOOKDELIVERIESRESPONSE']._serialized_end=1635
-  _globals['_REPLAYWEBHOOKDELIVERIESREQUEST']._serialized_start=1638
-  _globals['_REPLAYWEBHOOKDELIVERIESREQUEST']._serialized_end=1877
-  _globals['_REPLAYWEBHOOKDELIVERIESRESPONSE']._serialized_start=1879
-  _globals['_REPLAYWEBHOOKDELIVERIESRESPONSE']._serialized_end=1934
-  _globals['_WEBHOOKSERVICE']._serialized_start=1937
-  _globals['_WEBHOOKSERVICE']._serialized_end=2813
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=429
+  _globals['_GETWEBHOOKREQUEST']._serialized_start=431
+  _globals['_GETWEBHOOKREQUEST']._serialized_end=470
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=473
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=701
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=703
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=815
+  _globals['_UPDATEWEBHOOKREQUEST']._serialized_start=818
+  _globals['_UPDATEWEBHOOKREQUEST']._serialized_end=1026
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=1028
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=1145
+  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_start=1148
+  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_end=1328
+  _globals['_TESTWEBHOOKREQUEST']._serialized_start=1330
+  _globals['_TESTWEBHOOKREQUEST']._serialized_end=1425
+  _globals['_TESTWEBHOOKRESPONSE']._serialized_start=1428
+  _globals['_TESTWEBHOOKRESPONSE']._serialized_end=1575
+  _globals['_LISTWEBHOOKDELIVERIESREQUEST']._serialized_start=1578
+  _globals['_LISTWEBHOOKDELIVERIESREQUEST']._serialized_end=1743
+  _globals['_LISTWEBHOOKDELIVERIESRESPONSE']._serialized_start=1745
+  _globals['_LISTWEBHOOKDELIVERIESRESPONSE']._serialized_end=1864
+  _globals['_REPLAYWEBHOOKDELIVERIESREQUEST']._serialized_start=1867
+  _globals['_REPLAYWEBHOOKDELIVERIESREQUEST']._serialized_end=2106
+  _globals['_REPLAYWEBHOOKDELIVERIESRESPONSE']._serialized_start=2108
+  _globals['_REPLAYWEBHOOKDELIVERIESRESPONSE']._serialized_end=2163
+  _globals['_WEBHOOKSERVICE']._serialized_start=2166
+  _globals['_WEBHOOKSERVICE']._serialized_end=3042
 # @@protoc_insertion_point(module_scope)

@@ -32,12 +32,15 @@ class CreateWebhookRequest(_message.Message):
     WEBHOOK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    UNIQUE_URL_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`tenants/{tenant}`."""
     request_id: _builtins.str
     """UUID that makes a retry safe for 24 hours."""
     validate_only: _builtins.bool
     """Check everything, change nothing."""
+    unique_url: _builtins.bool
+    """Refuse if another webhook of the tenant has this URL (ALREADY_EXISTS)."""
     @_builtins.property
     def webhook(self) -> _webhook_pb2.Webhook:
         """The webhook; its name is not read."""
@@ -49,10 +52,11 @@ class CreateWebhookRequest(_message.Message):
         webhook: _webhook_pb2.Webhook | None = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        unique_url: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["webhook", b"webhook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "request_id", b"request_id", "validate_only", b"validate_only", "webhook", b"webhook"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "request_id", b"request_id", "unique_url", b"unique_url", "validate_only", b"validate_only", "webhook", b"webhook"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -89,22 +93,46 @@ class ListWebhooksRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    COUNT_TOTAL_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`tenants/{tenant}`."""
     page_size: _builtins.int
     """Default 50, maximum 1000; larger is lowered, negative is an error."""
     page_token: _builtins.str
     """From the answer before."""
+    skip: _builtins.int
+    """Leave out so many before the page, 0 to 1,000,000; with a page token, so many after its place."""
+    search: _builtins.str
+    """Only those with this text in their URL or display name, whatever its case; at most 320 characters."""
+    number: _builtins.int
+    """Only the webhook with this number; 0: all of them."""
+    order_by: _builtins.str
+    """"name" (the default), "number" or "number desc"; numbers rise with the time of making."""
+    count_total: _builtins.bool
+    """Count all that match, for total_size."""
+    url: _builtins.str
+    """Only those with exactly this URL."""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        skip: _builtins.int = ...,
+        search: _builtins.str = ...,
+        number: _builtins.int = ...,
+        order_by: _builtins.str = ...,
+        count_total: _builtins.bool = ...,
+        url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count_total", b"count_total", "number", b"number", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "search", b"search", "skip", b"skip", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -118,8 +146,11 @@ class ListWebhooksResponse(_message.Message):
 
     WEBHOOKS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """For the next page; empty: there is none."""
+    total_size: _builtins.int
+    """How many match, on all pages; 0 without count_total."""
     @_builtins.property
     def webhooks(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.Webhook]:
         """This page."""
@@ -129,10 +160,11 @@ class ListWebhooksResponse(_message.Message):
         *,
         webhooks: _abc.Iterable[_webhook_pb2.Webhook] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "webhooks", b"webhooks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "total_size", b"total_size", "webhooks", b"webhooks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -148,10 +180,13 @@ class UpdateWebhookRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    UNIQUE_URL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUID that makes a retry safe for 24 hours."""
     validate_only: _builtins.bool
     """Check everything, change nothing."""
+    unique_url: _builtins.bool
+    """Refuse if another webhook of the tenant has the URL that it is to have (ALREADY_EXISTS)."""
     @_builtins.property
     def webhook(self) -> _webhook_pb2.Webhook:
         """The webhook, with its name."""
@@ -167,10 +202,11 @@ class UpdateWebhookRequest(_message.Message):
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        unique_url: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask", "webhook", b"webhook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only", "webhook", b"webhook"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "unique_url", b"unique_url", "update_mask", b"update_mask", "validate_only", b"validate_only", "webhook", b"webhook"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -220,12 +256,15 @@ class RotateWebhookSecretRequest(_message.Message):
     GRACE_PERIOD_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`tenants/{tenant}/webhooks/{webhook}`."""
     request_id: _builtins.str
     """UUID that makes a retry safe for 24 hours."""
     validate_only: _builtins.bool
     """Check everything, change nothing."""
+    secret: _builtins.str
+    """The new secret, 16 to 200 printable ASCII characters without spaces; empty: one is made."""
     @_builtins.property
     def grace_period(self) -> _duration_pb2.Duration:
         """How long the secret before stays good, at most 30 days; absent: one day; 0: it ends now."""
@@ -237,10 +276,11 @@ class RotateWebhookSecretRequest(_message.Message):
         grace_period: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        secret: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "name", b"name", "request_id", b"request_id", "secret", b"secret", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

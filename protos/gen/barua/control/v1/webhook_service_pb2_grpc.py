@@ -30,10 +30,15 @@ if _version_not_supported:
 class WebhookServiceStub:
     """Webhooks: events by HTTP POST, signed, at least once.
 
-    Each request has the header `Barua-Signature: t=<Unix seconds>,v1=<hex>[,v1=<hex>]`. Each v1 is HMAC-SHA256, with a
-    valid secret as key (the whole text, "whsec_" included), over the time in decimal, a full stop and the body as it came.
-    Refuse a request none of whose signatures is right, and one whose time is more than five minutes away. An answer of 2xx
-    takes the events; anything else is tried again for three days.
+    In the native format each request has the header `Barua-Signature: t=<Unix seconds>,v1=<hex>[,v1=<hex>]`. Each v1 is
+    HMAC-SHA256, with a valid secret as key (the whole text, "whsec_" included), over the time in decimal, a full stop and
+    the body as it came. Refuse a request none of whose signatures is right, and one whose time is more than five minutes
+    away. An answer of 2xx takes the events; anything else is tried again for three days. `Webhook.PayloadFormat` says
+    what other formats do.
+
+    A message can name an endpoint of its own in its properties: `{"dialect": "sendpost", "webhook_endpoint": url}`. Its
+    events go there in the format of SendPost, and not to the tenant's webhooks in that format. They are signed as those
+    of the newest such webhook of the tenant, or of the nearest tenant above that has one; without one they go unsigned.
     """
 
     def __init__(self, channel):
@@ -92,10 +97,15 @@ class WebhookServiceStub:
 class WebhookServiceServicer:
     """Webhooks: events by HTTP POST, signed, at least once.
 
-    Each request has the header `Barua-Signature: t=<Unix seconds>,v1=<hex>[,v1=<hex>]`. Each v1 is HMAC-SHA256, with a
-    valid secret as key (the whole text, "whsec_" included), over the time in decimal, a full stop and the body as it came.
-    Refuse a request none of whose signatures is right, and one whose time is more than five minutes away. An answer of 2xx
-    takes the events; anything else is tried again for three days.
+    In the native format each request has the header `Barua-Signature: t=<Unix seconds>,v1=<hex>[,v1=<hex>]`. Each v1 is
+    HMAC-SHA256, with a valid secret as key (the whole text, "whsec_" included), over the time in decimal, a full stop and
+    the body as it came. Refuse a request none of whose signatures is right, and one whose time is more than five minutes
+    away. An answer of 2xx takes the events; anything else is tried again for three days. `Webhook.PayloadFormat` says
+    what other formats do.
+
+    A message can name an endpoint of its own in its properties: `{"dialect": "sendpost", "webhook_endpoint": url}`. Its
+    events go there in the format of SendPost, and not to the tenant's webhooks in that format. They are signed as those
+    of the newest such webhook of the tenant, or of the nearest tenant above that has one; without one they go unsigned.
     """
 
     def CreateWebhook(self, request, context):
@@ -115,7 +125,8 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListWebhooks(self, request, context):
-        """Lists a tenant's own webhooks, by id. Read-only. NOT_FOUND: no such tenant for the caller.
+        """Lists a tenant's own webhooks. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+        field is malformed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,9 +150,10 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateWebhookSecret(self, request, context):
-        """Makes a new secret, told this once. The one before signs too until the grace period ends.
-        INVALID_ARGUMENT: the grace period is negative or above 30 days. NOT_FOUND: not there for the caller. Idempotent
-        with request_id; the answer to a repeat comes without the secret.
+        """Makes a new secret, told this once, or takes the one that is given. In the native format the one before signs too
+        until the grace period ends. INVALID_ARGUMENT: the secret is malformed; the grace period is negative or above 30
+        days. NOT_FOUND: not there for the caller. Idempotent with request_id; the answer to a repeat comes without the
+        secret.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -234,10 +246,15 @@ def add_WebhookServiceServicer_to_server(servicer, server):
 class WebhookService:
     """Webhooks: events by HTTP POST, signed, at least once.
 
-    Each request has the header `Barua-Signature: t=<Unix seconds>,v1=<hex>[,v1=<hex>]`. Each v1 is HMAC-SHA256, with a
-    valid secret as key (the whole text, "whsec_" included), over the time in decimal, a full stop and the body as it came.
-    Refuse a request none of whose signatures is right, and one whose time is more than five minutes away. An answer of 2xx
-    takes the events; anything else is tried again for three days.
+    In the native format each request has the header `Barua-Signature: t=<Unix seconds>,v1=<hex>[,v1=<hex>]`. Each v1 is
+    HMAC-SHA256, with a valid secret as key (the whole text, "whsec_" included), over the time in decimal, a full stop and
+    the body as it came. Refuse a request none of whose signatures is right, and one whose time is more than five minutes
+    away. An answer of 2xx takes the events; anything else is tried again for three days. `Webhook.PayloadFormat` says
+    what other formats do.
+
+    A message can name an endpoint of its own in its properties: `{"dialect": "sendpost", "webhook_endpoint": url}`. Its
+    events go there in the format of SendPost, and not to the tenant's webhooks in that format. They are signed as those
+    of the newest such webhook of the tenant, or of the nearest tenant above that has one; without one they go unsigned.
     """
 
     @staticmethod

@@ -31,10 +31,15 @@ GRPC_VERSION: str
 class WebhookServiceStub:
     """Webhooks: events by HTTP POST, signed, at least once.
 
-    Each request has the header `Barua-Signature: t=<Unix seconds>,v1=<hex>[,v1=<hex>]`. Each v1 is HMAC-SHA256, with a
-    valid secret as key (the whole text, "whsec_" included), over the time in decimal, a full stop and the body as it came.
-    Refuse a request none of whose signatures is right, and one whose time is more than five minutes away. An answer of 2xx
-    takes the events; anything else is tried again for three days.
+    In the native format each request has the header `Barua-Signature: t=<Unix seconds>,v1=<hex>[,v1=<hex>]`. Each v1 is
+    HMAC-SHA256, with a valid secret as key (the whole text, "whsec_" included), over the time in decimal, a full stop and
+    the body as it came. Refuse a request none of whose signatures is right, and one whose time is more than five minutes
+    away. An answer of 2xx takes the events; anything else is tried again for three days. `Webhook.PayloadFormat` says
+    what other formats do.
+
+    A message can name an endpoint of its own in its properties: `{"dialect": "sendpost", "webhook_endpoint": url}`. Its
+    events go there in the format of SendPost, and not to the tenant's webhooks in that format. They are signed as those
+    of the newest such webhook of the tenant, or of the nearest tenant above that has one; without one they go unsigned.
     """
 
     @_typing.overload
@@ -49,7 +54,9 @@ class WebhookServiceStub:
     GetWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.GetWebhookRequest, _webhook_pb2.Webhook]
     """Returns one webhook. Read-only. NOT_FOUND: not there for the caller."""
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.ListWebhooksRequest, _webhook_service_pb2.ListWebhooksResponse]
-    """Lists a tenant's own webhooks, by id. Read-only. NOT_FOUND: no such tenant for the caller."""
+    """Lists a tenant's own webhooks. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+    field is malformed.
+    """
     UpdateWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.UpdateWebhookRequest, _webhook_pb2.Webhook]
     """Changes a webhook. Setting `enabled` ends an automatic stop and its pauses; events of the time in between can be
     replayed. INVALID_ARGUMENT: a field or the mask is wrong. NOT_FOUND: not there for the caller. ABORTED: stale etag.
@@ -60,9 +67,10 @@ class WebhookServiceStub:
     Idempotent with request_id.
     """
     RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateWebhookSecretRequest, _webhook_pb2.Webhook]
-    """Makes a new secret, told this once. The one before signs too until the grace period ends.
-    INVALID_ARGUMENT: the grace period is negative or above 30 days. NOT_FOUND: not there for the caller. Idempotent
-    with request_id; the answer to a repeat comes without the secret.
+    """Makes a new secret, told this once, or takes the one that is given. In the native format the one before signs too
+    until the grace period ends. INVALID_ARGUMENT: the secret is malformed; the grace period is negative or above 30
+    days. NOT_FOUND: not there for the caller. Idempotent with request_id; the answer to a repeat comes without the
+    secret.
     """
     TestWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.TestWebhookRequest, _webhook_service_pb2.TestWebhookResponse]
     """Posts a sample event now and tells how that went, also for a disabled webhook. Changes nothing here.
@@ -85,10 +93,15 @@ class WebhookServiceStub:
 class WebhookServiceAsyncStub(WebhookServiceStub):
     """Webhooks: events by HTTP POST, signed, at least once.
 
-    Each request has the header `Barua-Signature: t=<Unix seconds>,v1=<hex>[,v1=<hex>]`. Each v1 is HMAC-SHA256, with a
-    valid secret as key (the whole text, "whsec_" included), over the time in decimal, a full stop and the body as it came.
-    Refuse a request none of whose signatures is right, and one whose time is more than five minutes away. An answer of 2xx
-    takes the events; anything else is tried again for three days.
+    In the native format each request has the header `Barua-Signature: t=<Unix seconds>,v1=<hex>[,v1=<hex>]`. Each v1 is
+    HMAC-SHA256, with a valid secret as key (the whole text, "whsec_" included), over the time in decimal, a full stop and
+    the body as it came. Refuse a request none of whose signatures is right, and one whose time is more than five minutes
+    away. An answer of 2xx takes the events; anything else is tried again for three days. `Webhook.PayloadFormat` says
+    what other formats do.
+
+    A message can name an endpoint of its own in its properties: `{"dialect": "sendpost", "webhook_endpoint": url}`. Its
+    events go there in the format of SendPost, and not to the tenant's webhooks in that format. They are signed as those
+    of the newest such webhook of the tenant, or of the nearest tenant above that has one; without one they go unsigned.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -100,7 +113,9 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     GetWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetWebhookRequest, _webhook_pb2.Webhook]  # type: ignore[assignment]
     """Returns one webhook. Read-only. NOT_FOUND: not there for the caller."""
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListWebhooksRequest, _webhook_service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
-    """Lists a tenant's own webhooks, by id. Read-only. NOT_FOUND: no such tenant for the caller."""
+    """Lists a tenant's own webhooks. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+    field is malformed.
+    """
     UpdateWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.UpdateWebhookRequest, _webhook_pb2.Webhook]  # type: ignore[assignment]
     """Changes a webhook. Setting `enabled` ends an automatic stop and its pauses; events of the time in between can be
     replayed. INVALID_ARGUMENT: a field or the mask is wrong. NOT_FOUND: not there for the caller. ABORTED: stale etag.
@@ -111,9 +126,10 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     Idempotent with request_id.
     """
     RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateWebhookSecretRequest, _webhook_pb2.Webhook]  # type: ignore[assignment]
-    """Makes a new secret, told this once. The one before signs too until the grace period ends.
-    INVALID_ARGUMENT: the grace period is negative or above 30 days. NOT_FOUND: not there for the caller. Idempotent
-    with request_id; the answer to a repeat comes without the secret.
+    """Makes a new secret, told this once, or takes the one that is given. In the native format the one before signs too
+    until the grace period ends. INVALID_ARGUMENT: the secret is malformed; the grace period is negative or above 30
+    days. NOT_FOUND: not there for the caller. Idempotent with request_id; the answer to a repeat comes without the
+    secret.
     """
     TestWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.TestWebhookRequest, _webhook_service_pb2.TestWebhookResponse]  # type: ignore[assignment]
     """Posts a sample event now and tells how that went, also for a disabled webhook. Changes nothing here.
@@ -135,10 +151,15 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
 class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
     """Webhooks: events by HTTP POST, signed, at least once.
 
-    Each request has the header `Barua-Signature: t=<Unix seconds>,v1=<hex>[,v1=<hex>]`. Each v1 is HMAC-SHA256, with a
-    valid secret as key (the whole text, "whsec_" included), over the time in decimal, a full stop and the body as it came.
-    Refuse a request none of whose signatures is right, and one whose time is more than five minutes away. An answer of 2xx
-    takes the events; anything else is tried again for three days.
+    In the native format each request has the header `Barua-Signature: t=<Unix seconds>,v1=<hex>[,v1=<hex>]`. Each v1 is
+    HMAC-SHA256, with a valid secret as key (the whole text, "whsec_" included), over the time in decimal, a full stop and
+    the body as it came. Refuse a request none of whose signatures is right, and one whose time is more than five minutes
+    away. An answer of 2xx takes the events; anything else is tried again for three days. `Webhook.PayloadFormat` says
+    what other formats do.
+
+    A message can name an endpoint of its own in its properties: `{"dialect": "sendpost", "webhook_endpoint": url}`. Its
+    events go there in the format of SendPost, and not to the tenant's webhooks in that format. They are signed as those
+    of the newest such webhook of the tenant, or of the nearest tenant above that has one; without one they go unsigned.
     """
 
     @_abc_1.abstractmethod
@@ -166,7 +187,9 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.ListWebhooksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_service_pb2.ListWebhooksResponse, _abc.Awaitable[_webhook_service_pb2.ListWebhooksResponse]]:
-        """Lists a tenant's own webhooks, by id. Read-only. NOT_FOUND: no such tenant for the caller."""
+        """Lists a tenant's own webhooks. Read-only. NOT_FOUND: no such tenant for the caller. INVALID_ARGUMENT: a
+        field is malformed.
+        """
 
     @_abc_1.abstractmethod
     def UpdateWebhook(
@@ -195,9 +218,10 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.RotateWebhookSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_pb2.Webhook, _abc.Awaitable[_webhook_pb2.Webhook]]:
-        """Makes a new secret, told this once. The one before signs too until the grace period ends.
-        INVALID_ARGUMENT: the grace period is negative or above 30 days. NOT_FOUND: not there for the caller. Idempotent
-        with request_id; the answer to a repeat comes without the secret.
+        """Makes a new secret, told this once, or takes the one that is given. In the native format the one before signs too
+        until the grace period ends. INVALID_ARGUMENT: the secret is malformed; the grace period is negative or above 30
+        days. NOT_FOUND: not there for the caller. Idempotent with request_id; the answer to a repeat comes without the
+        secret.
         """
 
     @_abc_1.abstractmethod

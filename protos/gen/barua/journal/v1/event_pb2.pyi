@@ -3,9 +3,11 @@
 isort:skip_file
 The vocabulary of what happened to messages."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -44,6 +46,18 @@ class Event(_message.Message):
         """It was given up after its lifetime. Final."""
         KIND_LEASE_RELEASED: Event._Kind.ValueType  # 6
         """What was left of a lease goes back to the tenant: `credits` of `lease_id`."""
+        KIND_DROPPED: Event._Kind.ValueType  # 7
+        """It was never sent, because the recipient is suppressed or a rule refused it; `text` says why. Final. It carries
+        what RECEIVED carries, which it comes instead of, and costs nothing.
+        """
+        KIND_OPENED: Event._Kind.ValueType  # 8
+        """The recipient's program loaded the picture that tells of it. This and the following are made by control."""
+        KIND_CLICKED: Event._Kind.ValueType  # 9
+        """The recipient followed the link `url`."""
+        KIND_UNSUBSCRIBED: Event._Kind.ValueType  # 10
+        """The recipient wants no more of it."""
+        KIND_COMPLAINED: Event._Kind.ValueType  # 11
+        """The recipient called it spam."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What happened."""
@@ -62,6 +76,18 @@ class Event(_message.Message):
     """It was given up after its lifetime. Final."""
     KIND_LEASE_RELEASED: Event.Kind.ValueType  # 6
     """What was left of a lease goes back to the tenant: `credits` of `lease_id`."""
+    KIND_DROPPED: Event.Kind.ValueType  # 7
+    """It was never sent, because the recipient is suppressed or a rule refused it; `text` says why. Final. It carries
+    what RECEIVED carries, which it comes instead of, and costs nothing.
+    """
+    KIND_OPENED: Event.Kind.ValueType  # 8
+    """The recipient's program loaded the picture that tells of it. This and the following are made by control."""
+    KIND_CLICKED: Event.Kind.ValueType  # 9
+    """The recipient followed the link `url`."""
+    KIND_UNSUBSCRIBED: Event.Kind.ValueType  # 10
+    """The recipient wants no more of it."""
+    KIND_COMPLAINED: Event.Kind.ValueType  # 11
+    """The recipient called it spam."""
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
@@ -85,6 +111,13 @@ class Event(_message.Message):
     STREAM_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
     EGRESS_SOURCE_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    PROPERTIES_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    IP_ADDRESS_FIELD_NUMBER: _builtins.int
+    USER_AGENT_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Place in the holder's outbox, from 1, rising, gaps allowed."""
     kind: Global___Event.Kind.ValueType
@@ -96,15 +129,15 @@ class Event(_message.Message):
     message_id: _builtins.int
     """Id of the message: that of its first recipient."""
     sender: _builtins.str
-    """Envelope sender; only in RECEIVED."""
+    """Envelope sender; only in RECEIVED and DROPPED."""
     recipient: _builtins.str
-    """Envelope recipient; only in RECEIVED."""
+    """Envelope recipient; only in RECEIVED and DROPPED."""
     subject: _builtins.str
-    """Decoded Subject; only in RECEIVED."""
+    """Decoded Subject; only in RECEIVED and DROPPED."""
     size_bytes: _builtins.int
-    """Size as stored, in bytes; only in RECEIVED."""
+    """Size as stored, in bytes; only in RECEIVED and DROPPED."""
     source: _builtins.str
-    """How it came: "smtp", "grpc" or "bounce"; only in RECEIVED."""
+    """How it came: "smtp", "grpc" or "bounce"; only in RECEIVED and DROPPED."""
     attempt: _builtins.int
     """Which attempt this was, from 1; not in RECEIVED."""
     code: _builtins.int
@@ -120,11 +153,23 @@ class Event(_message.Message):
     credits: _builtins.int
     """Credits spent (RECEIVED) or returned (LEASE_RELEASED)."""
     stream: _builtins.str
-    """Stream that the message belongs to, such as "news"; only in RECEIVED."""
+    """Stream that the message belongs to, such as "news"; only in RECEIVED and DROPPED."""
     provider: _builtins.str
     """SMTP provider that was used, "{tenant}/{id}"; empty: the built-in MTA. Only in DELIVERED, DEFERRED and BOUNCED."""
     egress_source: _builtins.str
     """Id of the source that was used; empty: the machine's default address. Only in DELIVERED, DEFERRED and BOUNCED."""
+    properties: _builtins.str
+    """A JSON object that the submitter gave along; only in RECEIVED and DROPPED."""
+    reference: _builtins.bytes
+    """An id that the submitter made, 16 octets, or nothing; only in RECEIVED and DROPPED."""
+    ip_address: _builtins.str
+    """IP address of who did it; only in OPENED, CLICKED, UNSUBSCRIBED and COMPLAINED."""
+    user_agent: _builtins.str
+    """Program of who did it, as it calls itself; only in the same."""
+    url: _builtins.str
+    """The link that was followed; only in CLICKED."""
+    first: _builtins.bool
+    """It is the first of its kind for this recipient; only in OPENED, CLICKED, UNSUBSCRIBED and COMPLAINED."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -132,6 +177,10 @@ class Event(_message.Message):
     @_builtins.property
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
         """When it will be tried next; only in DEFERRED."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the tenant calls mail of this kind; only in RECEIVED and DROPPED."""
 
     def __init__(
         self,
@@ -158,10 +207,17 @@ class Event(_message.Message):
         stream: _builtins.str = ...,
         provider: _builtins.str = ...,
         egress_source: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        properties: _builtins.str = ...,
+        reference: _builtins.bytes = ...,
+        ip_address: _builtins.str = ...,
+        user_agent: _builtins.str = ...,
+        url: _builtins.str = ...,
+        first: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next_attempt_time", b"next_attempt_time", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "code", b"code", "credits", b"credits", "egress_source", b"egress_source", "enhanced_code", b"enhanced_code", "kind", b"kind", "lease_id", b"lease_id", "message_id", b"message_id", "next_attempt_time", b"next_attempt_time", "provider", b"provider", "recipient", b"recipient", "recipient_id", b"recipient_id", "remote_host", b"remote_host", "sender", b"sender", "sequence", b"sequence", "size_bytes", b"size_bytes", "source", b"source", "stream", b"stream", "subject", b"subject", "tenant_id", b"tenant_id", "text", b"text", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "code", b"code", "credits", b"credits", "egress_source", b"egress_source", "enhanced_code", b"enhanced_code", "first", b"first", "ip_address", b"ip_address", "kind", b"kind", "lease_id", b"lease_id", "message_id", b"message_id", "next_attempt_time", b"next_attempt_time", "properties", b"properties", "provider", b"provider", "recipient", b"recipient", "recipient_id", b"recipient_id", "reference", b"reference", "remote_host", b"remote_host", "sender", b"sender", "sequence", b"sequence", "size_bytes", b"size_bytes", "source", b"source", "stream", b"stream", "subject", b"subject", "tags", b"tags", "tenant_id", b"tenant_id", "text", b"text", "time", b"time", "url", b"url", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$barua/mta/v1/injection_service.proto\x12\x0c\x62\x61rua.mta.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/rpc/status.proto\"\xe7\x01\n\x14SubmitMessageRequest\x12\x17\n\ttenant_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06sender\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrecipients\x18\x03 \x03(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63ontent\x18\x04 \x01(\x0c\x42\x04\xe2\x41\x01\x02\x12\x1f\n\x11\x66rom_display_name\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06stream\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rsmtp_provider\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\"v\n\x15SubmitMessageResponse\x12\x12\n\nmessage_id\x18\x01 \x01(\x03\x12.\n\x07results\x18\x02 \x03(\x0b\x32\x1d.barua.mta.v1.RecipientResult\x12\x19\n\x11message_id_header\x18\x03 \x01(\t\"^\n\x0fRecipientResult\x12\x11\n\trecipient\x18\x01 \x01(\t\x12\x14\n\x0crecipient_id\x18\x02 \x01(\x03\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status2l\n\x10InjectionService\x12X\n\rSubmitMessage\x12\".barua.mta.v1.SubmitMessageRequest\x1a#.barua.mta.v1.SubmitMessageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$barua/mta/v1/injection_service.proto\x12\x0c\x62\x61rua.mta.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/rpc/status.proto\"\x9b\x03\n\x14SubmitMessageRequest\x12\x17\n\ttenant_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06sender\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrecipients\x18\x03 \x03(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63ontent\x18\x04 \x01(\x0c\x42\x04\xe2\x41\x01\x02\x12\x1f\n\x11\x66rom_display_name\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06stream\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rsmtp_provider\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04tags\x18\t \x03(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nproperties\x18\n \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\treference\x18\x0b \x01(\x0c\x42\x04\xe2\x41\x01\x01\x12\x1f\n\x11record_suppressed\x18\x0c \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x12\n\x04pool\x18\r \x01(\tB\x04\xe2\x41\x01\x01\x12!\n\x13\x64\x65spite_suppression\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x13\n\x05whole\x18\x0f \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x86\x01\n\x15SubmitMessageResponse\x12\x12\n\nmessage_id\x18\x01 \x01(\x03\x12.\n\x07results\x18\x02 \x03(\x0b\x32\x1d.barua.mta.v1.RecipientResult\x12\x19\n\x11message_id_header\x18\x03 \x01(\t\x12\x0e\n\x06sender\x18\x04 \x01(\t\"^\n\x0fRecipientResult\x12\x11\n\trecipient\x18\x01 \x01(\t\x12\x14\n\x0crecipient_id\x18\x02 \x01(\x03\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\xb2\x01\n\nSubmission\x12\x39\n\x07message\x18\x01 \x01(\x0b\x32\".barua.mta.v1.SubmitMessageRequestB\x04\xe2\x41\x01\x02\x12\x1b\n\rauthorization\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04peer\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fidempotency_key\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x66ingerprint\x18\x05 \x01(\x0c\x42\x04\xe2\x41\x01\x01\"\x9e\x01\n\x15SubmitMessagesRequest\x12\x33\n\x0bsubmissions\x18\x01 \x03(\x0b\x32\x18.barua.mta.v1.SubmissionB\x04\xe2\x41\x01\x02\x12\x1d\n\x0fidempotency_key\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x66ingerprint\x18\x03 \x01(\x0c\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08together\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"I\n\x16SubmitMessagesResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.barua.mta.v1.SubmissionResult\"m\n\x10SubmissionResult\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12\x35\n\x08response\x18\x02 \x01(\x0b\x32#.barua.mta.v1.SubmitMessageResponse2\xc9\x01\n\x10InjectionService\x12X\n\rSubmitMessage\x12\".barua.mta.v1.SubmitMessageRequest\x1a#.barua.mta.v1.SubmitMessageResponse\x12[\n\x0eSubmitMessages\x12#.barua.mta.v1.SubmitMessagesRequest\x1a$.barua.mta.v1.SubmitMessagesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,12 +49,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['stream']._serialized_options = b'\342A\001\001'
   _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['smtp_provider']._loaded_options = None
   _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['smtp_provider']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['tags']._loaded_options = None
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['tags']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['properties']._loaded_options = None
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['properties']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['reference']._loaded_options = None
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['reference']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['record_suppressed']._loaded_options = None
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['record_suppressed']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['pool']._loaded_options = None
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['pool']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['despite_suppression']._loaded_options = None
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['despite_suppression']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['whole']._loaded_options = None
+  _globals['_SUBMITMESSAGEREQUEST'].fields_by_name['whole']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMISSION'].fields_by_name['message']._loaded_options = None
+  _globals['_SUBMISSION'].fields_by_name['message']._serialized_options = b'\342A\001\002'
+  _globals['_SUBMISSION'].fields_by_name['authorization']._loaded_options = None
+  _globals['_SUBMISSION'].fields_by_name['authorization']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMISSION'].fields_by_name['peer']._loaded_options = None
+  _globals['_SUBMISSION'].fields_by_name['peer']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMISSION'].fields_by_name['idempotency_key']._loaded_options = None
+  _globals['_SUBMISSION'].fields_by_name['idempotency_key']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMISSION'].fields_by_name['fingerprint']._loaded_options = None
+  _globals['_SUBMISSION'].fields_by_name['fingerprint']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMITMESSAGESREQUEST'].fields_by_name['submissions']._loaded_options = None
+  _globals['_SUBMITMESSAGESREQUEST'].fields_by_name['submissions']._serialized_options = b'\342A\001\002'
+  _globals['_SUBMITMESSAGESREQUEST'].fields_by_name['idempotency_key']._loaded_options = None
+  _globals['_SUBMITMESSAGESREQUEST'].fields_by_name['idempotency_key']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMITMESSAGESREQUEST'].fields_by_name['fingerprint']._loaded_options = None
+  _globals['_SUBMITMESSAGESREQUEST'].fields_by_name['fingerprint']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMITMESSAGESREQUEST'].fields_by_name['together']._loaded_options = None
+  _globals['_SUBMITMESSAGESREQUEST'].fields_by_name['together']._serialized_options = b'\342A\001\001'
   _globals['_SUBMITMESSAGEREQUEST']._serialized_start=113
-  _globals['_SUBMITMESSAGEREQUEST']._serialized_end=344
-  _globals['_SUBMITMESSAGERESPONSE']._serialized_start=346
-  _globals['_SUBMITMESSAGERESPONSE']._serialized_end=464
-  _globals['_RECIPIENTRESULT']._serialized_start=466
-  _globals['_RECIPIENTRESULT']._serialized_end=560
-  _globals['_INJECTIONSERVICE']._serialized_start=562
-  _globals['_INJECTIONSERVICE']._serialized_end=670
+  _globals['_SUBMITMESSAGEREQUEST']._serialized_end=524
+  _globals['_SUBMITMESSAGERESPONSE']._serialized_start=527
+  _globals['_SUBMITMESSAGERESPONSE']._serialized_end=661
+  _globals['_RECIPIENTRESULT']._serialized_start=663
+  _globals['_RECIPIENTRESULT']._serialized_end=757
+  _globals['_SUBMISSION']._serialized_start=760
+  _globals['_SUBMISSION']._serialized_end=938
+  _globals['_SUBMITMESSAGESREQUEST']._serialized_start=941
+  _globals['_SUBMITMESSAGESREQUEST']._serialized_end=1099
+  _globals['_SUBMITMESSAGESRESPONSE']._serialized_start=1101
+  _globals['_SUBMITMESSAGESRESPONSE']._serialized_end=1174
+  _globals['_SUBMISSIONRESULT']._serialized_start=1176
+  _globals['_SUBMISSIONRESULT']._serialized_end=1285
+  _globals['_INJECTIONSERVICE']._serialized_start=1288
+  _globals['_INJECTIONSERVICE']._serialized_end=1489
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,13 @@ class SubmitMessageRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
     SMTP_PROVIDER_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    PROPERTIES_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    RECORD_SUPPRESSED_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    DESPITE_SUPPRESSION_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Tenant id to send for; only with the operator's token, which needs it."""
     sender: _builtins.str
@@ -52,9 +59,33 @@ class SubmitMessageRequest(_message.Message):
     tenant's default. NOT_FOUND: there is none. RESOURCE_EXHAUSTED (RATE_LIMITED): its hourly or daily limit is used up;
     metadata `provider` and `window` say which.
     """
+    properties: _builtins.str
+    """A JSON object of at most 32 KiB and 64 levels, kept with the record of each recipient and told in webhooks."""
+    reference: _builtins.bytes
+    """An id that the caller made, 16 octets, kept with the record of each recipient. Links of tracking carry it."""
+    record_suppressed: _builtins.bool
+    """Recipients that are suppressed get a record: an id and the event DROPPED. They cost nothing, their result has both
+    the id and the status of the refusal, and a message with no other recipients is no failure.
+    """
+    pool: _builtins.str
+    """Pool of sources to send from: the id of one that the tenant may use. Empty: by the rules. INVALID_ARGUMENT (field
+    `pool`): there is none.
+    """
+    despite_suppression: _builtins.bool
+    """Recipients that the tenant itself suppressed get it all the same; what the tenants above it suppressed holds. For
+    the question whether they want mail again; only with the operator's token (PERMISSION_DENIED).
+    """
+    whole: _builtins.bool
+    """The message is refused as a whole if its first recipient is, for whatever reason, or another one for anything but a
+    suppression.
+    """
     @_builtins.property
     def recipients(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Envelope recipients, 1 to 1000. Repeated addresses get one copy."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the tenant calls mail of this kind, for its own statistics: up to 20, each of 1 to 128 printable characters."""
 
     def __init__(
         self,
@@ -67,10 +98,17 @@ class SubmitMessageRequest(_message.Message):
         validate_only: _builtins.bool = ...,
         stream: _builtins.str = ...,
         smtp_provider: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        properties: _builtins.str = ...,
+        reference: _builtins.bytes = ...,
+        record_suppressed: _builtins.bool = ...,
+        pool: _builtins.str = ...,
+        despite_suppression: _builtins.bool = ...,
+        whole: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "from_display_name", b"from_display_name", "recipients", b"recipients", "sender", b"sender", "smtp_provider", b"smtp_provider", "stream", b"stream", "tenant_id", b"tenant_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "despite_suppression", b"despite_suppression", "from_display_name", b"from_display_name", "pool", b"pool", "properties", b"properties", "recipients", b"recipients", "record_suppressed", b"record_suppressed", "reference", b"reference", "sender", b"sender", "smtp_provider", b"smtp_provider", "stream", b"stream", "tags", b"tags", "tenant_id", b"tenant_id", "validate_only", b"validate_only", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -85,10 +123,13 @@ class SubmitMessageResponse(_message.Message):
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     MESSAGE_ID_HEADER_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
     message_id: _builtins.int
-    """Id of the message: that of its first accepted recipient."""
+    """Id of the message: that of its first recipient that was accepted or, with record_suppressed, recorded."""
     message_id_header: _builtins.str
     """The Message-ID field, with its angle brackets."""
+    sender: _builtins.str
+    """The envelope sender: that of the request, or the tenant's default."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipientResult]:
         """One per distinct recipient of the request, in its order."""
@@ -99,10 +140,11 @@ class SubmitMessageResponse(_message.Message):
         message_id: _builtins.int = ...,
         results: _abc.Iterable[Global___RecipientResult] | None = ...,
         message_id_header: _builtins.str = ...,
+        sender: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "message_id_header", b"message_id_header", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "message_id_header", b"message_id_header", "results", b"results", "sender", b"sender"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -120,7 +162,7 @@ class RecipientResult(_message.Message):
     recipient: _builtins.str
     """As in the request."""
     recipient_id: _builtins.int
-    """Id of its copy; 0 if refused."""
+    """Id of its copy; 0 if refused, unless that is on record (record_suppressed)."""
     @_builtins.property
     def status(self) -> _status_pb2.Status:
         """OK, or why it was refused."""
@@ -139,3 +181,139 @@ class RecipientResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecipientResult: _TypeAlias = RecipientResult  # noqa: Y015
+
+@_typing.final
+class Submission(_message.Message):
+    """One message of SubmitMessages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    AUTHORIZATION_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    authorization: _builtins.str
+    """Credentials for this message, in the form of the metadata's `authorization`, which they replace; for callers that
+    gather messages of several clients.
+    """
+    peer: _builtins.str
+    """IP address of the client it is from, instead of the metadata's `x-barua-peer`."""
+    idempotency_key: _builtins.str
+    """Makes this one message be sent once; see SubmitMessages. 1 to 200 characters. Not together with a key of the call."""
+    fingerprint: _builtins.bytes
+    """SHA-256 of what the client sent with the key: 32 octets."""
+    @_builtins.property
+    def message(self) -> Global___SubmitMessageRequest:
+        """The message."""
+
+    def __init__(
+        self,
+        *,
+        message: Global___SubmitMessageRequest | None = ...,
+        authorization: _builtins.str = ...,
+        peer: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+        fingerprint: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization", b"authorization", "fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "message", b"message", "peer", b"peer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Submission: _TypeAlias = Submission  # noqa: Y015
+
+@_typing.final
+class SubmitMessagesRequest(_message.Message):
+    """Request of SubmitMessages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBMISSIONS_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    TOGETHER_FIELD_NUMBER: _builtins.int
+    idempotency_key: _builtins.str
+    """Makes all of the call be done once, for the tenant of the metadata's credentials, which the call then needs and
+    which hold for all submissions. 1 to 200 characters.
+    """
+    fingerprint: _builtins.bytes
+    """SHA-256 of what the client sent with the key: 32 octets."""
+    together: _builtins.bool
+    """Where credits or the limits of an SMTP provider do not suffice for all messages that could be taken, none of them
+    is: each has the refusal as its result.
+    """
+    @_builtins.property
+    def submissions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Submission]:
+        """The messages, 1 to 1000."""
+
+    def __init__(
+        self,
+        *,
+        submissions: _abc.Iterable[Global___Submission] | None = ...,
+        idempotency_key: _builtins.str = ...,
+        fingerprint: _builtins.bytes = ...,
+        together: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "submissions", b"submissions", "together", b"together"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitMessagesRequest: _TypeAlias = SubmitMessagesRequest  # noqa: Y015
+
+@_typing.final
+class SubmitMessagesResponse(_message.Message):
+    """Answer of SubmitMessages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubmissionResult]:
+        """One per submission, in their order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___SubmissionResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitMessagesResponse: _TypeAlias = SubmitMessagesResponse  # noqa: Y015
+
+@_typing.final
+class SubmissionResult(_message.Message):
+    """What became of one submission."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> _status_pb2.Status:
+        """OK, or why SubmitMessage would have failed."""
+
+    @_builtins.property
+    def response(self) -> Global___SubmitMessageResponse:
+        """The answer of SubmitMessage, if that is OK."""
+
+    def __init__(
+        self,
+        *,
+        status: _status_pb2.Status | None = ...,
+        response: Global___SubmitMessageResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response", b"response", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmissionResult: _TypeAlias = SubmissionResult  # noqa: Y015

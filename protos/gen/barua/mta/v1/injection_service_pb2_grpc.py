@@ -41,6 +41,11 @@ class InjectionServiceStub:
                 request_serializer=barua_dot_mta_dot_v1_dot_injection__service__pb2.SubmitMessageRequest.SerializeToString,
                 response_deserializer=barua_dot_mta_dot_v1_dot_injection__service__pb2.SubmitMessageResponse.FromString,
                 _registered_method=True)
+        self.SubmitMessages = channel.unary_unary(
+                '/barua.mta.v1.InjectionService/SubmitMessages',
+                request_serializer=barua_dot_mta_dot_v1_dot_injection__service__pb2.SubmitMessagesRequest.SerializeToString,
+                response_deserializer=barua_dot_mta_dot_v1_dot_injection__service__pb2.SubmitMessagesResponse.FromString,
+                _registered_method=True)
 
 
 class InjectionServiceServicer:
@@ -59,6 +64,19 @@ class InjectionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SubmitMessages(self, request, context):
+        """Accepts up to 1000 messages, each as SubmitMessage would, with one answer for each in their order: one commit makes
+        them durable where that is possible, and the answer comes after it. OK says nothing of a single one of them: that is
+        in its result. With an idempotency key, all of the call or one submission of it is done once for the key's tenant:
+        for 24 hours the answer of the first call is given again, also after a crash. The call fails as a whole with
+        INVALID_ARGUMENT (number of submissions, more than 10,000 recipients of several, a malformed key), UNAUTHENTICATED,
+        PERMISSION_DENIED, UNAVAILABLE, and with ALREADY_EXISTS (REQUEST_ID_REUSED) for the same key with another
+        fingerprint.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InjectionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -66,6 +84,11 @@ def add_InjectionServiceServicer_to_server(servicer, server):
                     servicer.SubmitMessage,
                     request_deserializer=barua_dot_mta_dot_v1_dot_injection__service__pb2.SubmitMessageRequest.FromString,
                     response_serializer=barua_dot_mta_dot_v1_dot_injection__service__pb2.SubmitMessageResponse.SerializeToString,
+            ),
+            'SubmitMessages': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitMessages,
+                    request_deserializer=barua_dot_mta_dot_v1_dot_injection__service__pb2.SubmitMessagesRequest.FromString,
+                    response_serializer=barua_dot_mta_dot_v1_dot_injection__service__pb2.SubmitMessagesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -97,6 +120,33 @@ class InjectionService:
             '/barua.mta.v1.InjectionService/SubmitMessage',
             barua_dot_mta_dot_v1_dot_injection__service__pb2.SubmitMessageRequest.SerializeToString,
             barua_dot_mta_dot_v1_dot_injection__service__pb2.SubmitMessageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/barua.mta.v1.InjectionService/SubmitMessages',
+            barua_dot_mta_dot_v1_dot_injection__service__pb2.SubmitMessagesRequest.SerializeToString,
+            barua_dot_mta_dot_v1_dot_injection__service__pb2.SubmitMessagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,15 @@ class InjectionServiceStub:
     RESOURCE_EXHAUSTED: as in barua.errors.v1.Reason. AIP-193 advises against partial errors; for mail to many, failing
     all for one address is worse.
     """
+    SubmitMessages: _grpc.UnaryUnaryMultiCallable[_injection_service_pb2.SubmitMessagesRequest, _injection_service_pb2.SubmitMessagesResponse]
+    """Accepts up to 1000 messages, each as SubmitMessage would, with one answer for each in their order: one commit makes
+    them durable where that is possible, and the answer comes after it. OK says nothing of a single one of them: that is
+    in its result. With an idempotency key, all of the call or one submission of it is done once for the key's tenant:
+    for 24 hours the answer of the first call is given again, also after a crash. The call fails as a whole with
+    INVALID_ARGUMENT (number of submissions, more than 10,000 recipients of several, a malformed key), UNAUTHENTICATED,
+    PERMISSION_DENIED, UNAVAILABLE, and with ALREADY_EXISTS (REQUEST_ID_REUSED) for the same key with another
+    fingerprint.
+    """
 
 @_typing.type_check_only
 class InjectionServiceAsyncStub(InjectionServiceStub):
@@ -56,6 +65,15 @@ class InjectionServiceAsyncStub(InjectionServiceStub):
     the first. UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, FAILED_PRECONDITION, UNAVAILABLE,
     RESOURCE_EXHAUSTED: as in barua.errors.v1.Reason. AIP-193 advises against partial errors; for mail to many, failing
     all for one address is worse.
+    """
+    SubmitMessages: _aio.UnaryUnaryMultiCallable[_injection_service_pb2.SubmitMessagesRequest, _injection_service_pb2.SubmitMessagesResponse]  # type: ignore[assignment]
+    """Accepts up to 1000 messages, each as SubmitMessage would, with one answer for each in their order: one commit makes
+    them durable where that is possible, and the answer comes after it. OK says nothing of a single one of them: that is
+    in its result. With an idempotency key, all of the call or one submission of it is done once for the key's tenant:
+    for 24 hours the answer of the first call is given again, also after a crash. The call fails as a whole with
+    INVALID_ARGUMENT (number of submissions, more than 10,000 recipients of several, a malformed key), UNAUTHENTICATED,
+    PERMISSION_DENIED, UNAVAILABLE, and with ALREADY_EXISTS (REQUEST_ID_REUSED) for the same key with another
+    fingerprint.
     """
 
 class InjectionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -74,6 +92,21 @@ class InjectionServiceServicer(metaclass=_abc_1.ABCMeta):
         the first. UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, FAILED_PRECONDITION, UNAVAILABLE,
         RESOURCE_EXHAUSTED: as in barua.errors.v1.Reason. AIP-193 advises against partial errors; for mail to many, failing
         all for one address is worse.
+        """
+
+    @_abc_1.abstractmethod
+    def SubmitMessages(
+        self,
+        request: _injection_service_pb2.SubmitMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_injection_service_pb2.SubmitMessagesResponse, _abc.Awaitable[_injection_service_pb2.SubmitMessagesResponse]]:
+        """Accepts up to 1000 messages, each as SubmitMessage would, with one answer for each in their order: one commit makes
+        them durable where that is possible, and the answer comes after it. OK says nothing of a single one of them: that is
+        in its result. With an idempotency key, all of the call or one submission of it is done once for the key's tenant:
+        for 24 hours the answer of the first call is given again, also after a crash. The call fails as a whole with
+        INVALID_ARGUMENT (number of submissions, more than 10,000 recipients of several, a malformed key), UNAUTHENTICATED,
+        PERMISSION_DENIED, UNAVAILABLE, and with ALREADY_EXISTS (REQUEST_ID_REUSED) for the same key with another
+        fingerprint.
         """
 
 def add_InjectionServiceServicer_to_server(servicer: InjectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

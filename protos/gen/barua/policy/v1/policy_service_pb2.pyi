@@ -839,8 +839,17 @@ class PoolRecord(_message.Message):
     POOL_ID_FIELD_NUMBER: _builtins.int
     SOURCE_IDS_FIELD_NUMBER: _builtins.int
     WEIGHTS_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    FOLDED_NAME_FIELD_NUMBER: _builtins.int
+    OVERFLOW_POOL_ID_FIELD_NUMBER: _builtins.int
     pool_id: _builtins.str
     """Its id."""
+    tenant_id: _builtins.str
+    """Tenant id: it is a pool of this tenant, which with those below may name it in messages; empty: of the operator."""
+    folded_name: _builtins.str
+    """What messages call it, case folded; empty: only its id."""
+    overflow_pool_id: _builtins.str
+    """Pool that sends what no source of this one may send now; empty: none."""
     @_builtins.property
     def source_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of its sources."""
@@ -855,10 +864,13 @@ class PoolRecord(_message.Message):
         pool_id: _builtins.str = ...,
         source_ids: _abc.Iterable[_builtins.str] | None = ...,
         weights: _abc.Iterable[_builtins.int] | None = ...,
+        tenant_id: _builtins.str = ...,
+        folded_name: _builtins.str = ...,
+        overflow_pool_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool_id", b"pool_id", "source_ids", b"source_ids", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["folded_name", b"folded_name", "overflow_pool_id", b"overflow_pool_id", "pool_id", b"pool_id", "source_ids", b"source_ids", "tenant_id", b"tenant_id", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from mta.custody.answers import Answers
 from mta.custody.bounce import BounceMaker
 from mta.custody.credits import Credits
 from mta.custody.intake import Intake, IntakeRules
@@ -39,6 +40,7 @@ from mta.replica.reader import ReplicaMissing, ReplicaReader
 from mta.resolver.dns import DnsResolver
 from mta.routing.router import Router, StaticRoute, TlsPolicy
 from mta.rpc.authentication import CallerAuthentication
+from mta.rpc.drafts import Drafts
 from mta.rpc.injection import InjectionService
 from mta.rpc.leases import LeaseClient
 from mta.rpc.quotas import QuotaClient
@@ -142,6 +144,8 @@ class Worker:
         for listener in self._listeners:
             await listener.close()
         await self._server.stop(1.0)
+        await self._injection.close()
+        await self._answers.close()
         await self._intake.close()
         await self._credits.close()
         await self._quotas.close()
@@ -191,7 +195,14 @@ class Worker:
         )
         self._explainer = Explainer(self._policy, egress, self._providers, ways, router, rules, mta.workers)
         self._delivery = DeliveryAgent(
-            rules, delivery.connections_total, router, dialer, self._store, ways, self._quotas
+            rules,
+            delivery.connections_total,
+            router,
+            dialer,
+            self._store,
+            ways,
+            self._quotas,
+            mta.mock_domain.lower(),
         )
         self._queue = QueueManager(self._store, self._delivery, mta.limits.buffered_bytes)
         bounces = BounceMaker(self._store, id_maker, mta.hostname)
@@ -205,9 +216,12 @@ class Worker:
         token = options.path("secrets", "operator.token").read_text().strip()
         authentication = CallerAuthentication(self._policy, token, self._uses, read_token_key(options))
         self._server = new_server()
-        injection = InjectionService(self._intake, self._policy, authentication, options.mta.limits.recipients)
+        self._answers = Answers(self._store)
+        self._answers.start()
+        drafts = Drafts(self._policy, options.mta.limits.recipients)
+        self._injection = InjectionService(self._intake, drafts, authentication, self._answers)
         services = [
-            injection.add_to(self._server),
+            self._injection.add_to(self._server),
             WorkerService(self._credits, self._store, self._uses).add_to(self._server),
             RoutingService(self._explainer, authentication).add_to(self._server),
         ]

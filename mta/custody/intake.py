@@ -7,17 +7,21 @@ trace: no credit spent, nothing counted, nothing queued.
 The way of a message that its tenant has credits for has no await in it. Thread rules: the loop's thread.
 """
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections import Counter as Tally
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from prometheus_client import Counter
 
 from mta.custody import admission
+from mta.custody.completed import Completed
 from mta.custody.credits import Credits
 from mta.custody.providers import NOTHING, Choice, Providers
 from mta.custody.signer import Signer
-from mta.custody.submission import Accepted, OnAnswer, Source, Submission
+from mta.custody.submission import Accepted, OnAnswer, Remember, Source, Submission, Taken
 from mta.message import ids
 from mta.message.address import AddressError
 from mta.message.headers import (
@@ -28,25 +32,14 @@ from mta.message.headers import (
     prepare,
     received_field,
     scan,
-    subject,
 )
+from mta.policy.egress import BUILT_IN
 from mta.policy.lookup import Policy
 from mta.queues.manager import QueueManager
 from mta.runtime.lifecycle import Drain, Tasks
 from mta.runtime.log import get_logger
 from mta.runtime.refusals import Reason, Refusal
-from mta.spool.records import (
-    Change,
-    EventKind,
-    MessageFlag,
-    MessageRow,
-    OutboxRow,
-    QueuedRecipient,
-    Receipt,
-    RecipientRow,
-    SpoolError,
-    Store,
-)
+from mta.spool.records import Change, Receipt, SpoolError, Store
 
 log = get_logger(__name__)
 
@@ -56,6 +49,9 @@ REFUSED = Counter("barua_messages_refused_total", "Messages refused once they we
 # Looked up once: finding the child of a label costs more than counting.
 _ACCEPTED = {source: ACCEPTED.labels(source.value) for source in Source}
 _RECIPIENTS = {source: RECIPIENTS.labels(source.value) for source in Source}
+
+TURN = 16
+"""Messages of a batch that are checked and signed before others have a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +131,179 @@ class Intake:
         if not stored:
             self._tasks.start(self._store_later(message, answer), "intake-waits")
 
+    async def submit_all(
+        self, submissions: Sequence[Submission], remember: Remember | None = None, *, together: bool = False
+    ) -> list[Taken | Refusal]:
+        """Take messages in one change, with what ``remember`` gives for them; what is Taken is durable on return.
+
+        Each is taken or refused by itself; only a spool that fails refuses all, and with ``together`` credits or limits
+        that do not suffice for all. To cancel the call does not end the work. Raises Refusal when no message can be
+        taken now.
+        """
+        work = self._submit_all(submissions, remember, together)
+        results = await asyncio.shield(self._tasks.start(work, "intake-batch"))
+        if isinstance(results, Refusal):
+            raise results
+        return cast(list[Taken | Refusal], results)
+
+    async def _submit_all(
+        self, submissions: Sequence[Submission], remember: Remember | None, together: bool
+    ) -> list[Taken | Refusal] | Refusal:
+        """As ``submit_all``; a refusal is no failure of a task, so it is returned."""
+        self._drain.begin("intake")
+        try:
+            self.ready()
+            drafts: list[Completed | Refusal] = []
+            for number, submission in enumerate(submissions, 1):
+                drafts.append(self._try_complete(submission))
+                if number % TURN == 0:
+                    await asyncio.sleep(0)  # others want the loop, too
+            short = await self._provide([draft for draft in drafts if isinstance(draft, Completed)])
+            self.ready()
+            return await self._store_all(drafts, short, remember, together)
+        except Refusal as refusal:
+            return refusal
+        finally:
+            self._drain.end("intake")
+
+    def _try_complete(self, submission: Submission) -> Completed | Refusal:
+        try:
+            return self._complete(submission)
+        except Refusal as refusal:
+            return refusal
+        except Exception:
+            log.exception("intake_broke", tenant=submission.line[0].tenant_id)
+            return Refusal(Reason.INTERNAL, "the message could not be taken; try again later")
+
+    async def _provide(self, messages: Sequence[Completed]) -> dict[str, Refusal]:
+        """Wait for credits and quotas for all; by tenant and by subject, why there are not enough."""
+        short: dict[str, Refusal] = {}
+        by_choice: Tally[Choice] = Tally()
+        by_tenant: Tally[str] = Tally()
+        for message in messages:
+            by_choice[message.provider] += len(message.recipient_ids)
+            by_tenant[message.tenant] += len(message.recipient_ids)
+
+        async def provided(name: str, wait: Awaitable[None]) -> None:
+            try:
+                await wait
+            except Refusal as refusal:
+                short[name] = refusal
+
+        waits = [provided(tenant, self._credits.wait(tenant, wanted)) for tenant, wanted in by_tenant.items()]
+        if self._providers is not None:
+            for choice, wanted in by_choice.items():
+                if choice.subject:
+                    waits.append(provided(choice.subject, self._providers.wait_for_most(choice, wanted)))
+        if len(waits) == 1:
+            await waits[0]  # without tasks: nearly all calls are for one tenant
+        else:
+            await asyncio.gather(*waits)
+        return short
+
+    async def _store_all(
+        self,
+        drafts: Sequence[Completed | Refusal],
+        short: dict[str, Refusal],
+        remember: Remember | None,
+        together: bool,
+    ) -> list[Taken | Refusal]:
+        """Pay for all that can be paid and store it. No await between that and writing."""
+        stored: asyncio.Future[Receipt | SpoolError] = asyncio.get_running_loop().create_future()
+        paid: list[tuple[Completed, list[int]]] = []
+
+        def on_done(result: Receipt | SpoolError) -> None:
+            if not stored.done():
+                stored.set_result(result)
+            if isinstance(result, SpoolError):
+                self._unpay_all(paid)
+            else:
+                self._begin_all([message for message, _ in paid])
+
+        change = Change(on_done)
+        try:
+            results = [
+                draft if isinstance(draft, Refusal) else self._pay(draft, change, paid, short) for draft in drafts
+            ]
+            unpaid = _unpaid(drafts, results) if together else None
+            if unpaid is not None:
+                self._unpay_all(paid)
+                results = [draft if isinstance(draft, Refusal) else unpaid for draft in drafts]
+            if paid and remember is not None:
+                change.answers += remember(results)
+        except BaseException:
+            self._unpay_all(paid)
+            raise
+        for result in results:
+            if isinstance(result, Refusal):
+                REFUSED.labels(result.reason.value).inc()
+        if not paid:
+            return results
+        # A lease is on file as the last of the messages leaves it.
+        change.leases = list({row.lease_id: row for row in change.leases}.values())
+        self._store.write(change)
+        if isinstance(await stored, SpoolError):
+            return [result if isinstance(result, Refusal) else _not_stored() for result in results]
+        return results
+
+    def _pay(
+        self, message: Completed, change: Change, paid: list[tuple[Completed, list[int]]], short: dict[str, Refusal]
+    ) -> Taken | Refusal:
+        """Count a message, spend for it and put it into ``change``; or why not."""
+        count = len(message.recipient_ids)
+        if self._providers is not None and not self._providers.take(message.provider, count):
+            return short.get(message.provider.subject) or _busy()
+        sequences = [self._store.next_sequence() for _ in range(count + len(message.dropped_ids))]
+        spent = self._credits.take(message.tenant, change, count, sequences[-1]) if count else []
+        if spent is None:
+            self._uncount(message)
+            return short.get(message.tenant) or _busy()
+        paid.append((message, spent))
+        domains = [address.domain for address in message.submission.recipients]
+        message.parked = not self._queue.has_room(len(message.content), domains)
+        message.fill(change, sequences, spent)
+        return message.taken()
+
+    def _unpay(self, message: Completed, spent: Sequence[int]) -> None:
+        """It was not stored."""
+        self._credits.give_back(message.tenant, spent)
+        self._uncount(message)
+
+    def _unpay_all(self, paid: list[tuple[Completed, list[int]]]) -> None:
+        for message, spent in paid:
+            self._unpay(message, spent)
+        paid.clear()
+
+    def _begin_all(self, messages: Sequence[Completed]) -> None:
+        """They are stored; between some of them and the next ones others have a turn."""
+        for message in messages[:TURN]:
+            self._begin(message)
+        if len(messages) > TURN:
+            asyncio.get_running_loop().call_soon(self._begin_all, messages[TURN:])
+
+    def _begin(self, message: Completed) -> None:
+        """It is stored: count it, and have it delivered."""
+        if message.recipient_ids and not message.parked:
+            self._deliver(message)
+        source = message.submission.origin.source
+        _ACCEPTED[source].inc()
+        _RECIPIENTS[source].inc(len(message.recipient_ids))
+        log.info("message_received", **message.facts())
+
     def check(self, submission: Submission) -> None:
         """Everything ``submit`` checks short of storing and paying. Raises Refusal."""
         self.ready()
         self._complete(submission)
 
-    def _complete(self, submission: Submission) -> "_Message":
+    def _complete(self, submission: Submission) -> Completed:
         """Check the content and make the message as it is stored. Raises Refusal."""
         limit = self._rules.message_bytes
         if len(submission.content) > limit:
             raise Refusal(Reason.MESSAGE_TOO_LARGE, f"the message is larger than {limit} bytes", field="content")
         admission.message_limits(submission.line, len(submission.content), len(submission.recipients))
         now_ms = time.time_ns() // 1_000_000
-        recipient_ids = tuple(self._ids.next(now_ms) for _ in submission.recipients)
+        count = len(submission.recipients) + len(submission.dropped)
+        recipient_ids = tuple([self._ids.next(now_ms) for _ in range(count)])
         try:
             headers = scan(submission.content)
             if submission.origin.source is Source.GRPC:
@@ -164,12 +320,14 @@ class Intake:
         if domain is None and submission.sender is not None:
             domain = admission.sender(self._policy, submission.line, submission.sender)
         content = full.content
-        if domain is not None:
+        if domain is not None and submission.recipients:
             content = self._signer.signatures(domain, full, now_ms // 1000) + content
-        provider = NOTHING
+        provider, pool = NOTHING, ""
         if self._providers is not None:
-            provider = self._providers.choose(submission.line, submission.provider)
-        return _Message(submission, full, content, stream, recipient_ids, now_ms, provider)
+            pool = self._providers.pool(submission.line, submission.pool) if submission.pool else ""
+            # Pools are ways out of the MTA itself: the account's default provider is not meant then.
+            provider = self._providers.choose(submission.line, submission.provider or (BUILT_IN if pool else ""))
+        return Completed(submission, full, content, stream, recipient_ids, now_ms, provider, pool)
 
     def _stream(self, submission: Submission, headers: Headers) -> str:
         """The stream that the content names. Its suppressions are looked at here: before, nobody knew of it."""
@@ -200,10 +358,10 @@ class Intake:
             sender_name=submission.sender_name,
         )
 
-    async def _store_later(self, message: "_Message", answer: OnAnswer) -> None:
+    async def _store_later(self, message: Completed, answer: OnAnswer) -> None:
         """As ``_store_message``, once there are credits and the provider's limits allow it."""
         try:
-            tenant = message.submission.line[0].tenant_id
+            tenant = message.tenant
             while True:
                 if self._providers is not None:
                     await self._providers.wait(message.provider, len(message.recipient_ids))
@@ -217,23 +375,17 @@ class Intake:
             answer(Refusal(Reason.UNAVAILABLE, "the service is stopping; try again soon", retry_after=5.0))
             raise
 
-    def _store_message(self, message: "_Message", answer: OnAnswer) -> bool:
+    def _store_message(self, message: Completed, answer: OnAnswer) -> bool:
         """Count, pay and store; False if quota or credits here do not suffice. No await between that and writing."""
-        tenant = message.submission.line[0].tenant_id
+        tenant = message.tenant
         spent: list[int] = []
 
         def on_done(result: Receipt | SpoolError) -> None:
             if isinstance(result, SpoolError):
-                self._credits.give_back(tenant, spent)
-                self._uncount(message)
-                answer(Refusal(Reason.NOT_STORED, "the message could not be stored; try again later", retry_after=5.0))
+                self._unpay(message, spent)
+                answer(_not_stored())
                 return
-            if not message.parked:
-                self._deliver(message)
-            source = message.submission.origin.source
-            _ACCEPTED[source].inc()
-            _RECIPIENTS[source].inc(len(message.recipient_ids))
-            log.info("message_received", **message.facts())
+            self._begin(message)
             answer(Accepted(result, message.recipient_ids, message.message_id_header()))
 
         if self._providers is not None and not self._providers.take(message.provider, len(message.recipient_ids)):
@@ -250,133 +402,34 @@ class Intake:
             message.parked = not self._queue.has_room(len(message.content), domains)
             message.fill(change, sequences, spent)
         except BaseException:
-            self._credits.give_back(tenant, spent)
-            self._uncount(message)
+            self._unpay(message, spent)
             raise
         self._store.write(change)
         return True
 
-    def _uncount(self, message: "_Message") -> None:
+    def _uncount(self, message: Completed) -> None:
         if self._providers is not None:
             self._providers.give_back(message.provider, len(message.recipient_ids))
 
-    def _deliver(self, message: "_Message") -> None:
+    def _deliver(self, message: Completed) -> None:
         try:
             self._queue.add(message.queued(), message.content)
         except Exception:  # it is stored, and whoever sent it has to hear that; the next run delivers it
-            log.exception("delivery_not_begun", id=message.recipient_ids[0])
+            log.exception("delivery_not_begun", id=message.id)
 
 
-class _Message:
-    """A completed message on its way into the spool."""
+def _busy() -> Refusal:
+    """Others were faster with the credits or the quota that had come."""
+    return Refusal(Reason.CREDITS_UNAVAILABLE, "credits cannot be checked now; try again", retry_after=1.0)
 
-    __slots__ = (
-        "content",
-        "flags",
-        "headers",
-        "now_ms",
-        "parked",
-        "provider",
-        "recipient_ids",
-        "sender",
-        "stream",
-        "submission",
-    )
 
-    def __init__(
-        self,
-        submission: Submission,
-        headers: Headers,
-        content: bytes,
-        stream: str,
-        recipient_ids: tuple[int, ...],
-        now_ms: int,
-        provider: Choice,
-    ) -> None:
-        self.submission = submission
-        self.provider = provider
-        self.headers = headers
-        self.content = content
-        self.stream = stream
-        self.recipient_ids = recipient_ids
-        self.now_ms = now_ms
-        self.parked = False
-        self.sender = submission.sender.mailbox if submission.sender is not None else ""
-        self.flags = self._flags()
+def _unpaid(drafts: Sequence[Completed | Refusal], results: Sequence[Taken | Refusal]) -> Refusal | None:
+    """Why a message that could be taken could not be paid for, if there is one."""
+    for draft, result in zip(drafts, results, strict=True):
+        if isinstance(draft, Completed) and isinstance(result, Refusal):
+            return result
+    return None
 
-    def _flags(self) -> int:
-        flags = 0 if self.content.isascii() else MessageFlag.EIGHT_BIT
-        sender = self.submission.sender
-        # Raw 8-bit header fields of clients that know nothing of SMTPUTF8 go out as they came. A recipient that needs
-        # it needs it for itself: delivery sees that.
-        international = self.submission.smtputf8 and not self.headers.is_ascii
-        if international or (sender is not None and sender.needs_smtputf8):
-            flags |= MessageFlag.SMTPUTF8
-        return int(flags)
 
-    def message_id_header(self) -> str:
-        """The Message-ID field's value."""
-        value = self.headers.first(b"message-id")
-        return value.decode("ascii", "replace") if value is not None else ""
-
-    def facts(self) -> dict[str, object]:
-        """For the log: who, whom, how much; no content."""
-        return {
-            "id": self.recipient_ids[0],
-            "tenant": self.submission.line[0].tenant_id,
-            "sender": self.sender,
-            "recipients": len(self.recipient_ids),
-            "size": len(self.content),
-            "source": self.submission.origin.source.value,
-            "stream": self.stream,
-            "peer": self.submission.origin.address,
-        }
-
-    def fill(self, change: Change, sequences: list[int], spent: list[int]) -> None:
-        """Put the rows of this message into ``change``."""
-        tenant, sender, first, last = self._key()
-        flags, size, parked = self.flags, len(self.content), int(self.parked)
-        title, source = subject(self.headers), self.submission.origin.source.value
-        stream = self.stream
-        provider = self.provider.key
-        change.messages.append(
-            MessageRow(first, last, tenant, sender, self.now_ms, size, flags, self.content, stream, provider)
-        )
-        for index, address in enumerate(self.submission.recipients):
-            recipient_id, mailbox = self.recipient_ids[index], address.mailbox
-            change.recipients.append(
-                RecipientRow(recipient_id, first, tenant, mailbox, address.domain, 0, self.now_ms, parked, "received")
-            )
-            change.outbox.append(
-                OutboxRow(
-                    sequences[index],
-                    EventKind.RECEIVED,
-                    self.now_ms,
-                    tenant,
-                    recipient_id,
-                    first,
-                    sender=sender,
-                    recipient=mailbox,
-                    subject=title,
-                    size=size,
-                    source=source,
-                    lease_id=spent[index],
-                    credits=1,
-                    stream=stream,
-                )
-            )
-
-    def queued(self) -> list[QueuedRecipient]:
-        """The recipients as the queues know them."""
-        tenant, sender, first, last = self._key()
-        flags, size, now_ms, stream = self.flags, len(self.content), self.now_ms, self.stream
-        via = self.provider.key
-        return [
-            QueuedRecipient(
-                id_, first, last, tenant, sender, to.mailbox, to.domain, 0, now_ms, now_ms, size, flags, stream, via
-            )
-            for id_, to in zip(self.recipient_ids, self.submission.recipients, strict=True)
-        ]
-
-    def _key(self) -> tuple[str, str, int, int]:
-        return self.submission.line[0].tenant_id, self.sender, self.recipient_ids[0], self.recipient_ids[-1]
+def _not_stored() -> Refusal:
+    return Refusal(Reason.NOT_STORED, "the message could not be stored; try again later", retry_after=5.0)

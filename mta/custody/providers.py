@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mta.custody import quotas
 from mta.custody.quotas import Quotas
-from mta.policy.egress import BUILT_IN, EgressPolicy, SmtpProvider, provider_by_default, provider_named
+from mta.policy.egress import BUILT_IN, EgressPolicy, SmtpProvider, pool_named, provider_by_default, provider_named
 from mta.policy.records import Tenant
 from mta.runtime.refusals import Reason, Refusal
 
@@ -46,6 +46,19 @@ class Providers:
         subject = quotas.of_provider(found.key) if found.limited and not found.waits else ""
         return Choice(key, subject)
 
+    def pool(self, line: tuple[Tenant, ...], wanted: str) -> str:
+        """Id of the pool that a message asks for. Raises Refusal: none that its tenant may use is called so."""
+        found = pool_named(self._policy, [tenant.tenant_id for tenant in line], wanted)
+        if not found:
+            shown = wanted[:100]
+            raise Refusal(
+                Reason.INVALID_ARGUMENT,
+                f'there is no pool "{shown}" that this account may use; leave it out to send as usual',
+                field="pool",
+                metadata={"pool": shown},
+            )
+        return found
+
     def take(self, choice: Choice, count: int) -> bool:
         """Count recipients; False if ``wait`` has to be asked first."""
         return not choice.subject or self._quotas.take(choice.subject, count)
@@ -59,6 +72,16 @@ class Providers:
         """Return once so many may be taken. Raises Refusal: RATE_LIMITED when the limit is used up."""
         if choice.subject:
             await self._quotas.wait(choice.subject, count)
+
+    async def wait_for_most(self, choice: Choice, count: int) -> None:
+        """As ``wait``, for a batch; where a limit has room for a part of it, that part is here when this raises."""
+        try:
+            await self.wait(choice, count)
+        except Refusal as refusal:
+            left = refusal.metadata.get("left", "")
+            if left.isdecimal() and 0 < int(left) < count:
+                await self.wait(choice, int(left))
+            raise
 
     def _find(self, tenants: Sequence[str], wanted: str) -> SmtpProvider | None:
         if wanted == BUILT_IN:

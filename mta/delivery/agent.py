@@ -15,7 +15,7 @@ from prometheus_client import Gauge
 
 from mta.custody.quotas import Quotas
 from mta.custody.settlement import Settlement
-from mta.delivery import classify
+from mta.delivery import classify, mock
 from mta.delivery.dial import Dialer, SourceUnfit
 from mta.delivery.site import Site, SiteRules
 from mta.delivery.ways import (
@@ -64,7 +64,9 @@ class DeliveryAgent:
         store: Store,
         ways: Ways | None = None,
         quotas: Quotas | None = None,
+        mock_domain: str = "",
     ) -> None:
+        """``mock_domain``, in lower case, is one that nothing is sent to; see ``mock``."""
         self._rules = rules
         self._connections_total = connections_total
         self._router = router
@@ -72,6 +74,7 @@ class DeliveryAgent:
         self._store = store
         self._ways = ways
         self._quotas = quotas
+        self._mock_domain = mock_domain
         self._settlement: Settlement | None = None
         self._tasks = Tasks()
         self._sites: dict[str, Site] = {}
@@ -118,7 +121,17 @@ class DeliveryAgent:
         """Deliver a job as soon as its site has room."""
         self.active_recipients += len(job.recipients)
         self.active_bytes += job.size
-        self._place(job)
+        if self._mock_domain and job.domain == self._mock_domain:
+            self._play(job)
+        else:
+            self._place(job)
+
+    def _play(self, job: Job) -> None:
+        """Nothing is sent, not even a bounce message: its sender need not be played."""
+        job.sender = ""
+        self.settle(
+            job, [(recipient, mock.outcome(recipient.address, recipient.attempts)) for recipient in job.recipients]
+        )
 
     def policy_changed(self) -> None:
         """The policy in force may be another: when its ways out are, file anew what waits for a connection."""
@@ -151,7 +164,7 @@ class DeliveryAgent:
         self._place(job)
 
     def _place(self, job: Job) -> None:
-        if self._ways is not None and (job.provider or not self._ways.plain):
+        if self._ways is not None and (job.provider or job.pool or not self._ways.plain):
             self._choose(job, None)
         else:
             self._route_or_file(job)
@@ -180,7 +193,7 @@ class DeliveryAgent:
             self._file(job, answer)
 
     def _file(self, job: Job, answer: Route | RouteFailure) -> None:
-        if self._ways is not None and (job.provider or not self._ways.plain):
+        if self._ways is not None and (job.provider or job.pool or not self._ways.plain):
             self._choose(job, answer)
         elif isinstance(answer, RouteFailure):
             self._fail(job, answer)

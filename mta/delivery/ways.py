@@ -160,6 +160,8 @@ class Ways:
         if decision.suspended:
             why = f"mail of this kind is suspended ({decision.decided_by.get('way', 'a rule')})"
             return Wait(WAIT_SECONDS, why, "mail of this kind is suspended")
+        if job.pool in self._egress.pools:  # a message's own choice goes before a rule's, as long as it is there
+            decision = replace(decision, pool_id=job.pool, provider=None)
         named = self._provider_of(job, decision)
         if isinstance(named, Wait):
             return named
@@ -302,14 +304,11 @@ class Ways:
 
     def _from_pool(self, job: Job, route: Route, decision: Decision) -> Way:
         count = len(job.recipients)
-        usable: list[tuple[str, int]] = []
-        excuses: dict[str, tuple[str, float]] = {}
-        for source_id, weight in self.members(decision.pool_id):
-            excuse = self.unusable(source_id, route.site, count)
-            if excuse is None:
-                usable.append((source_id, weight))
-            else:
-                excuses[source_id] = excuse
+        usable, excuses = self._usable(decision.pool_id, route.site, count)
+        overflow = self._overflow(decision.pool_id) if not usable else ""
+        if overflow:
+            usable, more = self._usable(overflow, route.site, count)
+            excuses |= more
         if not usable:
             limited = [self._quotas.refused(quotas.of_source(source_id), count) for source_id in excuses]
             return replace(_no_source(decision.pool_id, excuses), left=max(map(_left, limited), default=0))
@@ -323,6 +322,25 @@ class Ways:
         mark = hashlib.sha256(repr((source.address, source.ehlo_name)).encode()).hexdigest()[:6]
         site = f"{source_id}.{mark}|{route.site}"
         return self._placed(replace(route, site=site, source=address), decision.limits)
+
+    def _usable(
+        self, pool_id: str, site: str, count: int
+    ) -> tuple[list[tuple[str, int]], dict[str, tuple[str, float]]]:
+        """The sources of a pool that may send so many now, with their weights, and why the others may not."""
+        usable: list[tuple[str, int]] = []
+        excuses: dict[str, tuple[str, float]] = {}
+        for source_id, weight in self.members(pool_id):
+            excuse = self.unusable(source_id, site, count)
+            if excuse is None:
+                usable.append((source_id, weight))
+            else:
+                excuses[source_id] = excuse
+        return usable, excuses
+
+    def _overflow(self, pool_id: str) -> str:
+        """The pool that sends what no source of this one may send now."""
+        pool = self._egress.pools.get(pool_id)
+        return pool.overflow_pool_id if pool is not None else ""
 
     def _quota(self, job: Job, subject: str) -> NeedsQuota | Wait | None:
         """None once the recipients of a job are counted, which is done once per attempt."""

@@ -55,7 +55,8 @@ class Node:
         self._tasks = Tasks(on_failure=drain.stop)
         self._writer = ReplicaWriter(options.path("policy.db"))
         self._control = channel(options.node.control_address, options.control_client)
-        self._workers = [channel(f"unix:{folder / f'worker-{index}.sock'}") for index in indexes]
+        self._targets = [f"unix:{folder / f'worker-{index}.sock'}" for index in indexes]
+        self._workers = [channel(target) for target in self._targets]
         self._spools = [options.path("spool", f"worker-{index}.db") for index in indexes]
         self._stubs: list[worker_services.WorkerServiceAsyncStub] = [
             worker_services.WorkerServiceStub(worker) for worker in self._workers
@@ -101,7 +102,7 @@ class Node:
         self._public = new_server()
         queues = QueueService(self._spools, _token(self._options, "operator"))
         services = [
-            InjectionForwarder(self._workers).add_to(self._public),
+            InjectionForwarder(self._workers, self._targets).add_to(self._public),
             RoutingForwarder(self._workers).add_to(self._public),
             queues.add_to(self._public),
         ]

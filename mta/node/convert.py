@@ -1,5 +1,6 @@
 """Between protos and domain values: the only place of the node that knows both."""
 
+import json
 from collections.abc import Iterable
 
 from google.protobuf.message import Message
@@ -34,6 +35,7 @@ _KINDS: dict[int, event_pb2.Event.Kind.ValueType] = {
     EventKind.BOUNCED: event_pb2.Event.KIND_BOUNCED,
     EventKind.EXPIRED: event_pb2.Event.KIND_EXPIRED,
     EventKind.LEASE_RELEASED: event_pb2.Event.KIND_LEASE_RELEASED,
+    EventKind.DROPPED: event_pb2.Event.KIND_DROPPED,
 }
 
 
@@ -68,6 +70,9 @@ def event(row: OutboxRow) -> event_pb2.Event:
         provider=row.provider or "",
         egress_source=row.egress_source or "",
         stream=row.stream or "",
+        tags=json.loads(row.tags) if row.tags else (),
+        properties=row.properties or "",
+        reference=row.reference or b"",
     )
 
 

@@ -38,7 +38,8 @@ def record(change: pb.Change) -> EgressRecord | None:
             return Source(source.source_id, source.address, source.ehlo_name, state, source.limited)
         case "pool":
             pool = change.pool
-            return Pool(pool.pool_id, tuple(zip(pool.source_ids, pool.weights, strict=False)))
+            members = tuple(zip(pool.source_ids, pool.weights, strict=False))
+            return Pool(pool.pool_id, members, pool.tenant_id, pool.folded_name, pool.overflow_pool_id)
         case "egress_rule":
             return _rule(change.egress_rule)
         case "pool_assignment":

@@ -1,7 +1,8 @@
 """Passing calls on: leases from the workers up to control, injections from clients down to the workers."""
 
+import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -16,9 +17,13 @@ from barua.mta.v1 import routing_service_pb2 as routing_pb
 from barua.mta.v1 import routing_service_pb2_grpc as routing_services
 
 from mta.runtime import networks
+from mta.runtime.log import get_logger
 from mta.runtime.refusals import Reason, Refusal
-from mta.runtime.rpc import refusal_of
+from mta.runtime.rendezvous import place_of
+from mta.runtime.rpc import is_considered, refusal_of, status_of
 
+log = get_logger(__name__)
+_Metadata = tuple[tuple[str, str | bytes], ...]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 LEASE_SECONDS = 4.0
@@ -116,10 +121,15 @@ class RoutingForwarder(routing_services.RoutingServiceServicer):
 
 
 class InjectionForwarder(injection_services.InjectionServiceServicer):
-    """Serves InjectionService on the node's address by passing each call to one of the workers, in turn."""
+    """Serves InjectionService on the node's address by passing each call to one of the workers, in turn.
 
-    def __init__(self, workers: Sequence[grpc.aio.Channel]) -> None:
+    What has an idempotency key goes to the worker that the key belongs to, and to no other: that one remembers it.
+    """
+
+    def __init__(self, workers: Sequence[grpc.aio.Channel], names: Sequence[str]) -> None:
+        """``names`` are the workers' targets, as bridges on this machine know them."""
         self._workers = workers
+        self._names = list(names)
         self._stubs: list[injection_services.InjectionServiceAsyncStub] = [
             injection_services.InjectionServiceStub(channel) for channel in workers
         ]
@@ -134,14 +144,57 @@ class InjectionForwarder(injection_services.InjectionServiceServicer):
         self, request: injection_pb.SubmitMessageRequest, context: Context
     ) -> injection_pb.SubmitMessageResponse:
         """Pass on to a worker. A call that failed half-way is not repeated: it may have been stored."""
-        metadata = [(key, value) for key, value in context.invocation_metadata() or () if key == CREDENTIALS]
-        metadata.append((PEER_KEY, _address(context)))
-        remaining = context.time_remaining()
-        timeout = min(INJECTION_SECONDS, remaining or INJECTION_SECONDS)
+        metadata, timeout = _passed_on(context)
         try:
-            return await self._pick().SubmitMessage(request, metadata=tuple(metadata), timeout=timeout)
+            return await self._pick().SubmitMessage(request, metadata=metadata, timeout=timeout)
         except grpc.aio.AioRpcError as error:
-            raise refusal_of(error) from error
+            raise _refusal(error) from error
+
+    async def SubmitMessages(
+        self, request: injection_pb.SubmitMessagesRequest, context: Context
+    ) -> injection_pb.SubmitMessagesResponse:
+        """Pass on to a worker, or in parts to those that the keys of submissions belong to."""
+        metadata, timeout = _passed_on(context)
+        trusted = networks.allowed(LOOPBACK, networks.address_of(context.peer()) or "")
+        if not trusted:  # only a bridge on this machine may say for whom it calls
+            for submission in request.submissions:
+                submission.peer = ""
+        if request.idempotency_key:
+            stub = self._stubs[place_of(request.idempotency_key, self._names)]
+            return await _submit(stub, request, metadata, timeout)
+        parts: dict[int | None, list[int]] = {}
+        for index, submission in enumerate(request.submissions):
+            key = submission.idempotency_key
+            parts.setdefault(place_of(key, self._names) if key else None, []).append(index)
+        if len(parts) <= 1:
+            [place] = parts or [None]
+            stub = self._pick() if place is None else self._stubs[place]
+            return await _submit(stub, request, metadata, timeout)
+        return await self._in_parts(request, parts, metadata, timeout)
+
+    async def _in_parts(
+        self,
+        request: injection_pb.SubmitMessagesRequest,
+        parts: Mapping[int | None, Sequence[int]],
+        metadata: _Metadata,
+        timeout: float,
+    ) -> injection_pb.SubmitMessagesResponse:
+        """Each part to its worker; one that fails has the refusal as the result of all that was in it."""
+        results: dict[int, injection_pb.SubmissionResult] = {}
+
+        async def submit(place: int | None, indexes: Sequence[int]) -> None:
+            part = injection_pb.SubmitMessagesRequest(
+                submissions=[request.submissions[index] for index in indexes], together=request.together
+            )
+            try:
+                stub = self._pick() if place is None else self._stubs[place]
+                answers = list((await _submit(stub, part, metadata, timeout)).results)
+            except Refusal as refusal:
+                answers = [injection_pb.SubmissionResult(status=status_of(refusal))] * len(indexes)
+            results.update(zip(indexes, answers, strict=True))
+
+        await asyncio.gather(*(submit(place, indexes) for place, indexes in parts.items()))
+        return injection_pb.SubmitMessagesResponse(results=[results[index] for index in sorted(results)])
 
     def _pick(self) -> "injection_services.InjectionServiceAsyncStub":
         """The next worker whose channel is up; if none is, the next that may be about to."""
@@ -153,6 +206,33 @@ class InjectionForwarder(injection_services.InjectionServiceServicer):
                 if states[index] in good:
                     return self._stubs[index]
         raise Refusal(Reason.UNAVAILABLE, "no worker can take mail now; try again", retry_after=2.0)
+
+
+def _passed_on(context: Context) -> tuple[_Metadata, float]:
+    """What a worker is told of a call, and how long it may take."""
+    metadata = [(key, value) for key, value in context.invocation_metadata() or () if key == CREDENTIALS]
+    metadata.append((PEER_KEY, _address(context)))
+    return tuple(metadata), min(INJECTION_SECONDS, context.time_remaining() or INJECTION_SECONDS)
+
+
+async def _submit(
+    stub: "injection_services.InjectionServiceAsyncStub",
+    request: injection_pb.SubmitMessagesRequest,
+    metadata: _Metadata,
+    timeout: float,
+) -> injection_pb.SubmitMessagesResponse:
+    try:
+        return await stub.SubmitMessages(request, metadata=metadata, timeout=timeout)
+    except grpc.aio.AioRpcError as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: grpc.aio.AioRpcError) -> Refusal:
+    """What a worker said; of a connection that failed, nothing but that: its text names our files."""
+    if is_considered(error):
+        return refusal_of(error)
+    log.warning("worker_unanswered", code=error.code().name, details=error.details())
+    return Refusal(Reason.UNAVAILABLE, "no answer came from a worker; try again", retry_after=2.0)
 
 
 def _address(context: Context) -> str:

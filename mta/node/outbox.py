@@ -27,6 +27,8 @@ log = get_logger(__name__)
 
 BATCH = 1000
 """Events in one push."""
+BATCH_CHARACTERS = 8_000_000
+"""Characters of properties in one push, or those of one event."""
 POLL_SECONDS = 0.05
 """Pause between looks at an outbox that had nothing new."""
 GATHER_SECONDS = 0.2
@@ -135,4 +137,11 @@ class OutboxPusher:
                 raise
             self._connection, self._holder = connection, row[0]
         query = "SELECT * FROM outbox WHERE sequence > ? ORDER BY sequence LIMIT ?"
-        return [OutboxRow(*row) for row in self._connection.execute(query, (self._cursor, BATCH))]
+        rows: list[OutboxRow] = []
+        room = BATCH_CHARACTERS
+        for values in self._connection.execute(query, (self._cursor, BATCH)):
+            rows.append(OutboxRow(*values))
+            room -= len(rows[-1].properties or "")
+            if room <= 0:
+                break
+        return rows

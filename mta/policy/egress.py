@@ -83,6 +83,12 @@ class Pool:
 
     pool_id: str
     members: tuple[tuple[str, int], ...]
+    tenant_id: str = ""
+    """The tenant that made it, whose messages and those of tenants below may name it; empty: the operator's."""
+    folded_name: str = ""
+    """What they call it, case folded."""
+    overflow_pool_id: str = ""
+    """What sends what no source of this one may send now; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,9 @@ class EgressPolicy(Protocol):
     @property
     def pools(self) -> Mapping[str, Pool]:
         """All pools by id."""
+
+    def tenant_pool(self, tenant_id: str, folded_name: str) -> str:
+        """The id of exactly this tenant's pool of this name; empty: there is none."""
 
     @property
     def rules(self) -> Sequence[EgressRule]:
@@ -269,6 +278,25 @@ def provider_by_default(policy: EgressPolicy, line: Sequence[str]) -> SmtpProvid
         found = policy.default_provider(tenant_id)
         if found is not None and (not index or found.shared):
             return found
+    return None
+
+
+def pool_named(policy: EgressPolicy, line: Sequence[str], name: str) -> str | None:
+    """The id of the pool that a message of a tenant names; None: there is none that it may use.
+
+    That is a pool of the tenant itself or the nearest tenant above that has one of this name, in any case of letters;
+    or, by its id, one of the operator's that is assigned to the tenant or to one above. ``line``: tenant ids, nearest
+    first.
+    """
+    if not name:
+        return None
+    folded = name.casefold()
+    for tenant_id in line:
+        pool_id = policy.tenant_pool(tenant_id, folded)
+        if pool_id:
+            return pool_id
+    if policy.has_assignments and any(policy.assigned_pool(tenant_id) == name for tenant_id in line):
+        return name
     return None
 
 

@@ -34,6 +34,7 @@ class Job:
         "flags",
         "last_recipient_id",
         "message_id",
+        "pool",
         "provider",
         "received_ms",
         "recipients",
@@ -56,6 +57,7 @@ class Job:
         self.flags = of.flags
         self.stream = of.stream
         self.provider = of.provider
+        self.pool = of.pool
         self.via = ""
         self.source = ""
         self.counted: tuple[tuple[str, int], ...] = ()

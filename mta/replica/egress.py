@@ -32,7 +32,7 @@ CREATE TABLE smtp_provider (tenant_id TEXT, provider_id TEXT, host TEXT, port IN
     allow_invalid_certificate INTEGER, PRIMARY KEY (tenant_id, provider_id)) WITHOUT ROWID;
 CREATE TABLE source (source_id TEXT PRIMARY KEY, address TEXT, ehlo_name TEXT, state TEXT, limited INTEGER)
     WITHOUT ROWID;
-CREATE TABLE pool (pool_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE pool (pool_id TEXT PRIMARY KEY, tenant_id TEXT, folded_name TEXT, overflow_pool_id TEXT) WITHOUT ROWID;
 CREATE TABLE pool_member (pool_id TEXT, source_id TEXT, weight INTEGER, PRIMARY KEY (pool_id, source_id)) WITHOUT ROWID;
 CREATE TABLE egress_rule (rule_id TEXT PRIMARY KEY, position INTEGER, tenant_id TEXT, stream TEXT, sender_domain TEXT,
     recipient_domain TEXT, mx_suffix TEXT, pool_id TEXT, provider_tenant_id TEXT, provider_id TEXT, suspended INTEGER,
@@ -60,7 +60,8 @@ def apply(execute: Execute, record: EgressRecord, deleted: bool) -> None:
             execute("DELETE FROM pool WHERE pool_id = ?", (record.pool_id,))
             execute("DELETE FROM pool_member WHERE pool_id = ?", (record.pool_id,))
             if not deleted:
-                execute("INSERT INTO pool VALUES (?)", (record.pool_id,))
+                named = (record.pool_id, record.tenant_id, record.folded_name, record.overflow_pool_id)
+                execute("INSERT INTO pool VALUES (?,?,?,?)", named)
                 for source_id, weight in record.members:
                     execute("INSERT INTO pool_member VALUES (?,?,?)", (record.pool_id, source_id, weight))
         case EgressRule():
@@ -83,6 +84,7 @@ class EgressReader:
         self._providers: dict[tuple[str, str], SmtpProvider | None] = {}
         self._defaults: dict[str, SmtpProvider | None] = {}
         self._assigned: dict[str, str] = {}
+        self._named: dict[tuple[str, str], str] = {}
         self.has_providers = False
         self.has_assignments = False
         self.sources: Mapping[str, Source] = {}
@@ -110,10 +112,12 @@ class EgressReader:
             row[0]: Source(row[0], row[1], row[2], SourceState(row[3]), bool(row[4]))
             for row in execute("SELECT source_id, address, ehlo_name, state, limited FROM source")
         }
-        members: dict[str, list[tuple[str, int]]] = {pool_id: [] for (pool_id,) in execute("SELECT pool_id FROM pool")}
+        pools = execute("SELECT pool_id, tenant_id, folded_name, overflow_pool_id FROM pool").fetchall()
+        members: dict[str, list[tuple[str, int]]] = {}
         for pool_id, source_id, weight in execute("SELECT pool_id, source_id, weight FROM pool_member ORDER BY 1, 2"):
             members.setdefault(pool_id, []).append((source_id, weight))
-        self.pools = {pool_id: Pool(pool_id, tuple(some)) for pool_id, some in members.items()}
+        self.pools = {row[0]: Pool(row[0], tuple(members.get(row[0], ())), *row[1:]) for row in pools}
+        self._named = {(row[1], row[2]): row[0] for row in pools if row[1]}
         self.rules = tuple(_rule(row) for row in execute("SELECT * FROM egress_rule ORDER BY position, rule_id"))
         self._mark = mark  # last: what could not be read is read again
 
@@ -138,6 +142,10 @@ class EgressReader:
             row = self._one("SELECT pool_id FROM pool_assignment WHERE tenant_id = ?", (tenant_id,))
             _keep(self._assigned, tenant_id, row[0] if row else "")
         return self._assigned[tenant_id]
+
+    def tenant_pool(self, tenant_id: str, folded_name: str) -> str:
+        """The id of exactly this tenant's pool of this name; empty: there is none."""
+        return self._named.get((tenant_id, folded_name), "")
 
     def _one(self, query: str, values: tuple[str, ...]) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()

@@ -17,7 +17,7 @@ from mta.policy.egress import EgressRecord
 from mta.policy.records import ApiKey, Login, OAuthClient, Sender, SenderDomain, Suppression, Tenant
 from mta.replica import egress
 
-VERSION = 3
+VERSION = 4
 """``PRAGMA user_version``. The file is a cache: one of another version is thrown away and filled anew."""
 
 _SCHEMA = (

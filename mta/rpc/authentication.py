@@ -52,16 +52,15 @@ class CallerAuthentication:
 
     def caller(self, context: grpc.aio.ServicerContext[object, object]) -> Caller:
         """The caller of a call. Raises Refusal."""
-        metadata = dict(context.invocation_metadata() or ())
-        header = metadata.get("authorization", "")
-        value = header.decode("ascii", "replace") if isinstance(header, bytes) else header
-        scheme, _, token = value.partition(" ")
+        return self.judge(*peer_of(context))
+
+    def judge(self, authorization: str, where: str | None) -> Caller:
+        """The caller with these credentials, in the form of the metadata, at this IP address. Raises Refusal."""
+        scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Refusal(Reason.UNAUTHENTICATED, _WRONG)
         if hmac.compare_digest(token.encode(), self._operator_token):
             return Caller("")
-        address = metadata.get(PEER_KEY)
-        where = address if isinstance(address, str) else None
         if token.startswith(tokens.PREFIX) and self._token_key is not None:
             return Caller(self._tenant_of_token(token, self._token_key, where))
         return Caller(self._tenant_of_key(token, where))
@@ -97,6 +96,17 @@ class CallerAuthentication:
             raise Refusal(Reason.PERMISSION_DENIED, "this token may not send mail; get one with the scope 'mail'")
         self._uses.note(CredentialKind.OAUTH_CLIENT, client.client_id)
         return client.tenant_id
+
+
+def peer_of(context: grpc.aio.ServicerContext[object, object]) -> tuple[str, str | None]:
+    """The credentials that a call shows, and the address that it is said to come from."""
+    metadata = dict(context.invocation_metadata() or ())
+    header = metadata.get("authorization", "")
+    address = metadata.get(PEER_KEY)
+    return (
+        header.decode("ascii", "replace") if isinstance(header, bytes) else header,
+        address if isinstance(address, str) else None,
+    )
 
 
 def _matches(secret: str, key: ApiKey | None) -> bool:

@@ -1,42 +1,90 @@
-"""InjectionService: a message over gRPC, under the rules of SMTP submission."""
+"""InjectionService: messages over gRPC, under the rules of SMTP submission.
+
+The messages of a call are drafted one by one, each with its own credentials if it has some, and those that pass are
+given to the intake together, which stores them with one change. Requests with an idempotency key are run by tasks of
+the service's own: a caller that goes away must not leave a key without its answer.
+"""
 
 import asyncio
-import ipaddress
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
 
 import grpc
-from google.rpc import code_pb2, status_pb2
 
 from barua.mta.v1 import injection_service_pb2 as pb
 from barua.mta.v1 import injection_service_pb2_grpc as services
 
-from mta.custody import admission
+from mta.custody.answers import Answers, Asked, Key
 from mta.custody.intake import Intake
-from mta.custody.submission import Accepted, Origin, Source, Submission
-from mta.message.address import Address, AddressError, parse_path
-from mta.policy.lookup import Policy
-from mta.policy.records import Tenant
-from mta.rpc.authentication import CallerAuthentication
+from mta.custody.submission import Taken
+from mta.rpc.authentication import Caller, CallerAuthentication, peer_of
+from mta.rpc.drafts import Draft, Drafts, peer_address
+from mta.runtime.lifecycle import Tasks
+from mta.runtime.log import get_logger
 from mta.runtime.refusals import Reason, Refusal
 from mta.runtime.rpc import status_of
-from mta.runtime.streams import stream_name
+from mta.spool.records import AnswerRow
 
+log = get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 
-PEER_KEY = "x-barua-peer"
-"""Metadata with the IP address of whoever asked the bridge, for the Received field."""
+MAX_SUBMISSIONS = 1000
+"""Messages of one call."""
+MAX_RECIPIENTS = 10_000
+"""Recipients of one call with several messages: what is one transaction must not keep all other mail waiting."""
+MAX_KEY = 200
+"""Characters of an idempotency key."""
+_WHOLE = b"\x01"
+TURN = 50
+"""Messages that are judged before others have a turn."""
+FINGERPRINT_OCTETS = 32
+
+
+class _Entry:
+    """One submission of a call, and what becomes of it."""
+
+    __slots__ = ("asked", "draft", "refusal", "rendered", "taken", "tenant")
+
+    def __init__(self) -> None:
+        self.tenant = ""
+        """Whose key it has, if it has one; empty: the caller may not send for anybody."""
+        self.draft: Draft | None = None
+        self.refusal: Refusal | None = None
+        self.taken: Taken | None = None
+        self.asked: Asked | None = None
+        self.rendered: pb.SubmissionResult | None = None
+
+    def result(self) -> pb.SubmissionResult:
+        """What the caller hears of it."""
+        if self.rendered is None:
+            if self.refusal is not None:
+                self.rendered = pb.SubmissionResult(status=status_of(self.refusal))
+            else:
+                assert self.draft is not None
+                self.rendered = pb.SubmissionResult(response=self.draft.response(self.taken))
+        return self.rendered
+
+
+class _Caller(NamedTuple):
+    """Whom a call comes from, by its metadata."""
+
+    authorization: str
+    peer: str | None
 
 
 class InjectionService(services.InjectionServiceServicer):
     """Serves ``barua.mta.v1.InjectionService``."""
 
-    def __init__(
-        self, intake: Intake, policy: Policy, authentication: CallerAuthentication, max_recipients: int
-    ) -> None:
+    def __init__(self, intake: Intake, drafts: Drafts, authentication: CallerAuthentication, answers: Answers) -> None:
         self._intake = intake
-        self._policy = policy
+        self._drafts = drafts
         self._authentication = authentication
-        self._max_recipients = max_recipients
+        self._answers = answers
+        self._tasks = Tasks()
+
+    async def close(self) -> None:
+        """Give up on calls that still wait."""
+        await self._tasks.close()
 
     def add_to(self, server: grpc.aio.Server) -> str:
         """Serve on ``server``; the service's full name, for reflection."""
@@ -45,123 +93,240 @@ class InjectionService(services.InjectionServiceServicer):
 
     async def SubmitMessage(self, request: pb.SubmitMessageRequest, context: Context) -> pb.SubmitMessageResponse:
         """Accept one message; see the proto."""
-        caller = self._authentication.caller(context)
-        line = self._line(caller.tenant_id, request.tenant_id)
-        sender = self._sender(line, request.sender)
-        stream = _stream(request.stream)
-        wanted = list(dict.fromkeys(request.recipients))
-        if not 1 <= len(wanted) <= self._max_recipients:
-            text = f"give 1 to {self._max_recipients} recipients; there are {len(wanted)}"
-            raise Refusal(Reason.INVALID_ARGUMENT, text, field="recipients")
-        admitted, refused = self._admit(line, wanted, stream)
-        if not admitted:
-            raise refused[wanted[0]]
-        if not request.content:
-            raise Refusal(Reason.INVALID_ARGUMENT, "content is empty; it must be the message", field="content")
-        submission = Submission(
-            line=line,
-            sender=sender,
-            sender_name=request.from_display_name,
-            recipients=tuple(admitted.values()),
-            content=request.content,
-            smtputf8=True,
-            origin=Origin(Source.GRPC, "gRPC", None, _peer(context)),
-            stream=stream,
-            provider=request.smtp_provider,
-        )
-        if request.validate_only:
-            self._intake.check(submission)
-            return _response(wanted, admitted, refused, None)
-        return _response(wanted, admitted, refused, await self._submit(submission))
-
-    def _line(self, caller_tenant: str, named_tenant: str) -> tuple[Tenant, ...]:
-        if caller_tenant and named_tenant and caller_tenant != named_tenant:
-            raise Refusal(Reason.PERMISSION_DENIED, "the API key belongs to another tenant", field="tenant_id")
-        tenant_id = caller_tenant or named_tenant
-        if not tenant_id:
-            raise Refusal(Reason.INVALID_ARGUMENT, "name the tenant to send for", field="tenant_id")
-        return admission.sending_tenant(self._policy, tenant_id)
-
-    def _sender(self, line: tuple[Tenant, ...], text: str) -> Address:
-        if not text:
-            return admission.default_sender_of(self._policy, line)
-        address = _parse(text, "sender")
-        admission.sender(self._policy, line, address)
-        return address
-
-    def _admit(
-        self, line: tuple[Tenant, ...], wanted: list[str], stream: str
-    ) -> tuple[dict[str, Address], dict[str, Refusal]]:
-        """Recipients that get a copy, by the text of the request, each mailbox once; and why others do not."""
-        admitted: dict[str, Address] = {}
-        refused: dict[str, Refusal] = {}
-        seen: set[str] = set()
-        for text in wanted:
-            try:
-                address = _parse(text, "recipients")
-                if address.is_literal:
-                    raise Refusal(
-                        Reason.INVALID_ARGUMENT, "mail to address literals is not accepted", field="recipients"
-                    )
-                admission.recipient(self._policy, line, address, stream)
-            except Refusal as refusal:
-                refused[text] = refusal
-                continue
-            if address.mailbox not in seen:
-                seen.add(address.mailbox)
-                admitted[text] = address
-        return admitted, refused
-
-    async def _submit(self, submission: Submission) -> Accepted:
-        """The intake's answer. The caller's going away does not undo what is already being stored."""
-        answer: asyncio.Future[Accepted | Refusal] = asyncio.get_running_loop().create_future()
-
-        def on_answer(result: Accepted | Refusal) -> None:
-            if not answer.done():
-                answer.set_result(result)
-
-        self._intake.submit(submission, on_answer)
-        result = await answer
+        said = _said(context)
+        caller = self._authentication.judge(said.authorization, said.peer)
+        draft = self._drafts.draft(request, caller.tenant_id, peer_address(said.peer))
+        if draft.validate_only:
+            self._intake.check(draft.submission)
+            return draft.response(None)
+        [result] = await self._intake.submit_all([draft.submission])
         if isinstance(result, Refusal):
             raise result
-        return result
+        return draft.response(result)
+
+    async def SubmitMessages(self, request: pb.SubmitMessagesRequest, context: Context) -> pb.SubmitMessagesResponse:
+        """Accept messages; see the proto."""
+        said = _said(context)
+        if not 1 <= len(request.submissions) <= MAX_SUBMISSIONS:
+            text = f"give 1 to {MAX_SUBMISSIONS} submissions; there are {len(request.submissions)}"
+            raise Refusal(Reason.INVALID_ARGUMENT, text, field="submissions")
+        recipients = sum(len(submission.message.recipients) for submission in request.submissions)
+        if recipients > MAX_RECIPIENTS and len(request.submissions) > 1:
+            text = f"the submissions of a call have at most {MAX_RECIPIENTS} recipients; there are {recipients}"
+            raise Refusal(Reason.INVALID_ARGUMENT, text, field="submissions")
+        if request.idempotency_key:
+            return await self._owned(self._whole_once(request, said))
+        if not any(submission.authorization or submission.peer for submission in request.submissions):
+            self._authentication.judge(said.authorization, said.peer)
+        if any(submission.idempotency_key for submission in request.submissions):
+            return await self._owned(self._each(request, said))
+        return await self._each(request, said)
+
+    async def _owned(self, work: "Awaitable[pb.SubmitMessagesResponse]") -> pb.SubmitMessagesResponse:
+        answer: pb.SubmitMessagesResponse | Refusal = await asyncio.shield(self._tasks.start(_run(work), "submit-once"))
+        if isinstance(answer, Refusal):
+            raise answer
+        return answer
+
+    async def _whole_once(self, request: pb.SubmitMessagesRequest, said: _Caller) -> pb.SubmitMessagesResponse:
+        """A call that is made once as a whole."""
+        tenant = self._authentication.judge(said.authorization, said.peer).tenant_id
+        for number, submission in enumerate(request.submissions):
+            if submission.authorization or submission.idempotency_key:
+                text = "with a key of the call, submissions have neither credentials nor keys of their own"
+                raise Refusal(Reason.INVALID_ARGUMENT, text, field=f"submissions[{number}]")
+        tenant = tenant or _only_tenant(request.submissions)
+        key = _key(tenant, request.idempotency_key, request.fingerprint)
+        key = key._replace(fingerprint=_WHOLE + key.fingerprint)  # its answer is none for a single message
+        [asked] = await self._answers.ask([key])
+        if not asked.first or asked.settled:
+            answer = await asked.answer()
+            if isinstance(answer, Refusal):
+                raise answer
+            return pb.SubmitMessagesResponse.FromString(answer)
+        answer = _interrupted()
+        try:
+            entries = await self._entries(request.submissions, said)
+
+            def remember() -> Sequence[AnswerRow]:
+                return [Answers.row(key, _response(entries).SerializeToString())]
+
+            await self._store(entries, remember, request.together)
+            response = _response(entries)
+            answer = response.SerializeToString()
+            return response
+        except Refusal as refusal:
+            answer = refusal
+            raise
+        finally:
+            self._answers.settle(asked, answer)
+
+    async def _each(self, request: pb.SubmitMessagesRequest, said: _Caller) -> pb.SubmitMessagesResponse:
+        """A call whose submissions are each for itself, with or without a key."""
+        entries = await self._entries(request.submissions, said)
+        keyed = self._keyed(request.submissions, entries)
+        if not keyed:
+            await self._store(entries, None, request.together)
+            return _response(entries)
+        mine: list[_Entry] = []
+        known: list[_Entry] = []
+        for (entry, _), asked in zip(keyed, await self._answers.ask([key for _, key in keyed]), strict=True):
+            entry.asked = asked
+            if asked.first and not asked.settled:
+                mine.append(entry)
+            else:
+                entry.draft = None  # another is, or was, made
+                known.append(entry)
+
+        def remember() -> Sequence[AnswerRow]:
+            return [
+                Answers.row(entry.asked.key, entry.result().SerializeToString())
+                for entry in mine
+                if entry.asked is not None and entry.taken is not None
+            ]
+
+        try:
+            await self._store(entries, remember, request.together)
+        except Refusal as refusal:
+            for entry in mine:
+                entry.refusal = entry.refusal or refusal
+            raise
+        finally:
+            for entry in mine:
+                assert entry.asked is not None
+                answer = entry.refusal or (entry.result().SerializeToString() if entry.taken else _interrupted())
+                self._answers.settle(entry.asked, answer)
+        await self._answered(known)
+        return _response(entries)
+
+    def _keyed(self, submissions: Sequence[pb.Submission], entries: Sequence[_Entry]) -> list[tuple[_Entry, Key]]:
+        """The entries with a key, also those that are refused now: the first time they may have been taken."""
+        keyed: list[tuple[_Entry, Key]] = []
+        for submission, entry in zip(submissions, entries, strict=True):
+            if submission.idempotency_key and entry.tenant and not submission.message.validate_only:
+                try:
+                    key = _key(entry.tenant, submission.idempotency_key, submission.fingerprint)
+                except Refusal as refusal:
+                    entry.refusal = refusal
+                    continue
+                keyed.append((entry, key))
+        return keyed
+
+    @staticmethod
+    async def _answered(known: Sequence[_Entry]) -> None:
+        """Give those that were asked before, or elsewhere at the same time, their answer."""
+        for entry in known:
+            assert entry.asked is not None
+            answer = await entry.asked.answer()
+            if isinstance(answer, Refusal):
+                entry.refusal, entry.rendered = answer, None
+            else:
+                entry.rendered = pb.SubmissionResult.FromString(answer)
+
+    async def _entries(self, submissions: Sequence[pb.Submission], said: _Caller) -> list[_Entry]:
+        """Each submission judged by its credentials and by everything but its content."""
+        callers: dict[tuple[str, str | None], Caller | Refusal] = {}
+        entries: list[_Entry] = []
+        for number, submission in enumerate(submissions, 1):
+            if number % TURN == 0:
+                await asyncio.sleep(0)  # others want the loop, too
+            entry = _Entry()
+            entries.append(entry)
+            who = (submission.authorization or said.authorization, submission.peer or said.peer)
+            try:
+                if who not in callers:
+                    callers[who] = self._judged(*who)
+                caller = callers[who]
+                if isinstance(caller, Refusal):
+                    entry.refusal = caller
+                else:
+                    entry.tenant = caller.tenant_id or submission.message.tenant_id
+                    entry.draft = self._drafts.draft(submission.message, caller.tenant_id, peer_address(who[1]))
+            except Refusal as refusal:
+                entry.refusal = refusal
+            except Exception:  # a mistake of ours with one message must not be the end of those beside it
+                log.exception("draft_broke", tenant=entry.tenant)
+                entry.refusal = Refusal(Reason.INTERNAL, "the message could not be taken; try again later")
+        return entries
+
+    def _judged(self, authorization: str, peer: str | None) -> Caller | Refusal:
+        try:
+            return self._authentication.judge(authorization, peer)
+        except Refusal as refusal:
+            return refusal
+
+    async def _store(
+        self, entries: Sequence[_Entry], remember: Callable[[], Sequence[AnswerRow]] | None, together: bool
+    ) -> None:
+        """Have the drafts of entries taken that have not been refused. Raises Refusal if none could be tried."""
+        wanted: list[tuple[_Entry, Draft]] = []
+        for entry in entries:
+            if entry.draft is None or entry.refusal is not None:
+                continue
+            if entry.draft.validate_only:
+                try:
+                    self._intake.check(entry.draft.submission)
+                except Refusal as refusal:
+                    entry.refusal = refusal
+                await asyncio.sleep(0)  # others want the loop, too
+            else:
+                wanted.append((entry, entry.draft))
+        if not wanted:
+            return
+
+        def note(results: Sequence[Taken | Refusal]) -> None:
+            for (entry, _), result in zip(wanted, results, strict=True):
+                entry.rendered = None
+                entry.taken = result if isinstance(result, Taken) else None
+                entry.refusal = result if isinstance(result, Refusal) else None
+
+        def kept(results: Sequence[Taken | Refusal]) -> Sequence[AnswerRow]:
+            note(results)
+            return remember() if remember is not None else ()
+
+        try:
+            submissions = [draft.submission for _, draft in wanted]
+            note(await self._intake.submit_all(submissions, kept, together=together))
+        except BaseException:
+            for entry, _ in wanted:  # what was to be answered was not stored
+                entry.taken = entry.rendered = None
+            raise
 
 
-def _response(
-    wanted: list[str], admitted: dict[str, Address], refused: dict[str, Refusal], accepted: Accepted | None
-) -> pb.SubmitMessageResponse:
-    ids = dict(zip(admitted, accepted.recipient_ids, strict=True)) if accepted is not None else {}
-    ok = status_pb2.Status(code=code_pb2.OK)
-    results = []
-    for text in wanted:
-        if text in admitted:
-            results.append(pb.RecipientResult(recipient=text, recipient_id=ids.get(text, 0), status=ok))
-        elif text in refused:
-            results.append(pb.RecipientResult(recipient=text, status=status_of(refused[text])))
-    return pb.SubmitMessageResponse(
-        message_id=accepted.receipt.message_id if accepted is not None else 0,
-        results=results,
-        message_id_header=accepted.message_id_header if accepted is not None else "",
-    )
-
-
-def _parse(text: str, field: str) -> Address:
+async def _run(work: "Awaitable[pb.SubmitMessagesResponse]") -> pb.SubmitMessagesResponse | Refusal:
+    """A refusal is no failure of a task, so it is returned."""
     try:
-        return parse_path(text)
-    except AddressError as error:
-        raise Refusal(Reason.INVALID_ARGUMENT, f"{text!r} is not an address: {error}", field=field) from error
+        return await work
+    except Refusal as refusal:
+        return refusal
 
 
-def _stream(text: str) -> str:
-    try:
-        return stream_name(text)
-    except ValueError as error:
-        raise Refusal(Reason.INVALID_ARGUMENT, str(error), field="stream") from error
+def _said(context: Context) -> _Caller:
+    return _Caller(*peer_of(context))
 
 
-def _peer(context: Context) -> str | None:
-    value = dict(context.invocation_metadata() or ()).get(PEER_KEY, "")
-    try:
-        return str(ipaddress.ip_address(value))
-    except ValueError:
-        return None
+def _response(entries: Sequence[_Entry]) -> pb.SubmitMessagesResponse:
+    return pb.SubmitMessagesResponse(results=[entry.result() for entry in entries])
+
+
+def _key(tenant: str, text: str, fingerprint: bytes) -> Key:
+    if len(text) > MAX_KEY or not text.isprintable():
+        reason = f"an idempotency key has 1 to {MAX_KEY} printable characters"
+        raise Refusal(Reason.INVALID_ARGUMENT, reason, field="idempotency_key")
+    if len(fingerprint) not in (0, FINGERPRINT_OCTETS):
+        reason = f"a fingerprint has {FINGERPRINT_OCTETS} octets"
+        raise Refusal(Reason.INVALID_ARGUMENT, reason, field="fingerprint")
+    return Key(tenant, text, fingerprint)
+
+
+def _only_tenant(submissions: Sequence[pb.Submission]) -> str:
+    """The tenant that the operator's submissions are for."""
+    tenants = {submission.message.tenant_id for submission in submissions}
+    if len(tenants) != 1 or tenants == {""}:
+        reason = "with a key of the call, all submissions must name the same tenant"
+        raise Refusal(Reason.INVALID_ARGUMENT, reason, field="submissions")
+    return tenants.pop()
+
+
+def _interrupted() -> Refusal:
+    return Refusal(Reason.UNAVAILABLE, "the service is stopping; try again soon", retry_after=5.0)

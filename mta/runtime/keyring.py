@@ -1,5 +1,7 @@
 """The file with the sealing keys of an installation: ``{home}/secrets/sealing.key``, the same on every machine.
 
+``tracking.key`` beside it, whose keys sign links, has the same form; there "seals" is signs, and "opens" is believes.
+
 One key per line, 64 hexadecimal digits. The first seals; the others, older ones, only open. A line that begins with
 ``next`` holds a key that is to seal after the next rotation: it opens already, so that a new key can be on every
 machine before the first thing is sealed with it. A file with one key and nothing else is the usual case.

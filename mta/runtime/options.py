@@ -14,7 +14,31 @@ from pathlib import Path
 from typing import Annotated, get_args, get_type_hints
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
+
+from mta.runtime.bridgeoptions import (
+    BridgeOptions,
+    BridgeTlsOptions,
+    DialectOptions,
+    DialectsOptions,
+    MailPassOptions,
+    MSpaceOptions,
+    SendPostOptions,
+    SendPulseOptions,
+)
+from mta.runtime.section import Section
+
+__all__ = [  # declared elsewhere, and found here, as all options are
+    "BridgeOptions",
+    "BridgeTlsOptions",
+    "DialectOptions",
+    "DialectsOptions",
+    "MSpaceOptions",
+    "MailPassOptions",
+    "SendPostOptions",
+    "SendPulseOptions",
+    "Section",
+]
 
 ENV_HOME = "BARUA_HOME"
 
@@ -29,10 +53,6 @@ class TlsMode(StrEnum):
     NONE = "none"
     STARTTLS = "starttls"
     IMPLICIT = "implicit"
-
-
-class Section(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """A table of the file: unknown keys are refused, values do not change."""
 
 
 class LogOptions(Section, frozen=True):
@@ -326,6 +346,13 @@ class MtaOptions(Section, frozen=True):
     first_shard: Annotated[
         int, Meta(ge=0, le=4095, description="Number of the first worker on the whole platform: ids contain it.")
     ] = 0
+    mock_domain: Annotated[
+        str,
+        Meta(
+            description="Domain to try programs out with, such as play.test: mail to it is never sent, and the outcome "
+            "follows from the address (test@, deliver@, hardbounce@, softbounce@, dropped@). Empty: none."
+        ),
+    ] = ""
     metrics_port_base: Annotated[int, Meta(ge=1, le=65000, description="Worker i serves /metrics on this plus i.")] = (
         9480
     )
@@ -343,22 +370,6 @@ class MtaOptions(Section, frozen=True):
     delivery: DeliveryOptions = field(default_factory=DeliveryOptions)
     retry: RetryOptions = field(default_factory=RetryOptions)
     limits: LimitOptions = field(default_factory=LimitOptions)
-
-
-class BridgeOptions(Section, frozen=True):
-    """The JSON bridge."""
-
-    listen: Annotated[str, Meta(description="Address of the HTTP server, host:port.")] = "127.0.0.1:8080"
-    metrics_listen: Annotated[str, Meta(description="Address of /metrics, host:port.")] = "127.0.0.1:9472"
-    control_address: Annotated[str, Meta(description="gRPC address of control, host:port.")] = "127.0.0.1:7070"
-    mta_addresses: Annotated[
-        list[str], Meta(description="gRPC addresses of the MTA; empty: the Unix sockets of this machine's workers.")
-    ] = field(default_factory=list)
-    body_bytes: Annotated[int, Meta(ge=1024, description="Size of a request body.")] = 36_700_160
-    timeout_seconds: Annotated[float, Meta(gt=0, description="For each gRPC call.")] = 20.0
-    mspace_errors_as_200: Annotated[
-        bool, Meta(description='Answer MSpace errors with HTTP 200, for clients that read only "status".')
-    ] = False
 
 
 class InboxOptions(Section, frozen=True):
@@ -468,14 +479,19 @@ def _check(options: Options) -> None:
                 ipaddress.ip_network(trusted.network)
             except ValueError as error:
                 raise OptionsError(f"mta.listeners.trusted.network: {error}") from error
-    for network in options.control.webhooks.allowed_networks:
-        try:
-            ipaddress.ip_network(network)
-        except ValueError as error:
-            raise OptionsError(f"control.webhooks.allowed_networks: {error}") from error
-    tls = options.mta.tls
-    if bool(tls.certificate_file) != bool(tls.key_file):
-        raise OptionsError("mta.tls: certificate_file and key_file go together; one of them is empty")
+    networks = {
+        "control.webhooks.allowed_networks": options.control.webhooks.allowed_networks,
+        "bridge.trusted_forwarders": options.bridge.trusted_forwarders,
+    }
+    for name, values in networks.items():
+        for network in values:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise OptionsError(f"{name}: {error}") from error
+    for name, files in (("mta.tls", options.mta.tls), ("bridge.tls", options.bridge.tls)):
+        if bool(files.certificate_file) != bool(files.key_file):
+            raise OptionsError(f"{name}: certificate_file and key_file go together; one of them is empty")
     _check_grpc_tls(options)
     ids = [tenant.id for tenant in options.bootstrap.tenants]
     if len(ids) != len(set(ids)):

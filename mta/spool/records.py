@@ -4,9 +4,12 @@ Rows are plain tuples in the order of the schema's columns because tens of thous
 ``NamedTuple`` types name the columns. Times are integers, milliseconds since 1970 in UTC. Pure.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import NamedTuple, Protocol
+
+MAX_KEYS = 1000
+"""Keys whose answers can be asked for at once."""
 
 
 class EventKind(IntEnum):
@@ -18,6 +21,7 @@ class EventKind(IntEnum):
     BOUNCED = 4
     EXPIRED = 5
     LEASE_RELEASED = 6
+    DROPPED = 7
 
 
 class MessageFlag(IntEnum):
@@ -48,6 +52,8 @@ class MessageRow(NamedTuple):
     """The kind of mail it is, as its sender named it."""
     provider: str = ""
     """Key of the SMTP provider it goes through, "tenant/id"; empty: the built-in MTA."""
+    pool: str = ""
+    """Id of the pool of sources that it asks for; empty: the policy says."""
 
 
 class RecipientRow(NamedTuple):
@@ -90,6 +96,11 @@ class OutboxRow(NamedTuple):
     stream: str | None = None
     provider: str | None = None
     egress_source: str | None = None
+    tags: str | None = None
+    """A JSON array of strings."""
+    properties: str | None = None
+    """A JSON object."""
+    reference: bytes | None = None
 
 
 class LeaseRow(NamedTuple):
@@ -99,6 +110,16 @@ class LeaseRow(NamedTuple):
     tenant: str
     amount: int
     used: int
+
+
+class AnswerRow(NamedTuple):
+    """An answer that is given again to whoever asks with the same key of the same tenant."""
+
+    tenant: str
+    key: str
+    fingerprint: bytes
+    expires_ms: int
+    answer: bytes
 
 
 class Receipt(NamedTuple):
@@ -128,6 +149,7 @@ class Change:
     """
 
     __slots__ = (
+        "answers",
         "done_leases",
         "done_messages",
         "done_recipients",
@@ -145,6 +167,7 @@ class Change:
         self.recipients: list[RecipientRow] = []
         self.outbox: list[OutboxRow] = []
         self.leases: list[LeaseRow] = []
+        self.answers: list[AnswerRow] = []
         self.parked: list[tuple[int, int, str, int]] = []
         """(attempts, due_ms, reason, recipient_id) of recipients that are to wait on disk."""
         self.done_recipients: list[tuple[int]] = []
@@ -173,6 +196,7 @@ class QueuedRecipient(NamedTuple):
     flags: int
     stream: str = ""
     provider: str = ""
+    pool: str = ""
 
 
 class Store(Protocol):
@@ -194,6 +218,16 @@ class Store(Protocol):
 
     async def content(self, message_id: int) -> bytes | None:
         """The content of a message; None if it is not there. Raises SpoolError if it cannot be read."""
+
+    @property
+    def answers_kept(self) -> int:
+        """How many answers are on file, those that are to be forgotten included."""
+
+    async def answers(self, keys: Sequence[tuple[str, str]], now_ms: int) -> list[AnswerRow]:
+        """The answers kept for some pairs of tenant and key, at most ``MAX_KEYS``. Raises SpoolError."""
+
+    def forget_answers(self, now_ms: int) -> None:
+        """Remove what has expired, part by part."""
 
     async def due(self, now_ms: int, after: tuple[int, int], limit: int) -> list[QueuedRecipient]:
         """Parked recipients due by ``now_ms`` and after the place (due_ms, recipient_id), in that order."""

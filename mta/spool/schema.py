@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-VERSION = 2
+VERSION = 3
 """Number of the schema, in ``PRAGMA user_version``. A file with a higher one is refused, not guessed at."""
 APPLICATION_ID = 0x42415255
 """``PRAGMA application_id``: "BARU"."""
@@ -22,7 +22,19 @@ PAGE_BYTES = 8192
 CHECKPOINT_PAGES = 4000
 """The write-ahead log is folded into the file at this length (32 MB), in the commit thread."""
 
-_SCHEMA = """
+_ANSWER = """
+CREATE TABLE answer (
+    tenant TEXT NOT NULL,
+    key TEXT NOT NULL,
+    fingerprint BLOB NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    answer BLOB NOT NULL,
+    PRIMARY KEY (tenant, key)
+) WITHOUT ROWID;
+CREATE INDEX answer_expiry ON answer (expires_ms);
+"""
+_SCHEMA = (
+    """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE message (
     message_id INTEGER PRIMARY KEY,
@@ -34,7 +46,8 @@ CREATE TABLE message (
     flags INTEGER NOT NULL,
     stream TEXT NOT NULL DEFAULT '',
     provider TEXT NOT NULL DEFAULT '',
-    -- Last: what lies behind a large content is slow to read. In files of version 1 that were upgraded, it is not.
+    pool TEXT NOT NULL DEFAULT '',
+    -- Last: what lies behind a large content is slow to read. In files that were upgraded, it is not.
     content BLOB NOT NULL
 );
 CREATE TABLE recipient (
@@ -72,7 +85,10 @@ CREATE TABLE outbox (
     credits INTEGER NOT NULL,
     stream TEXT,
     provider TEXT,
-    egress_source TEXT
+    egress_source TEXT,
+    tags TEXT,
+    properties TEXT,
+    reference BLOB
 );
 CREATE TABLE lease (
     lease_id INTEGER PRIMARY KEY,
@@ -81,6 +97,8 @@ CREATE TABLE lease (
     used INTEGER NOT NULL
 );
 """
+    + _ANSWER
+)
 
 _UPGRADES = {
     1: """
@@ -90,6 +108,13 @@ ALTER TABLE outbox ADD COLUMN stream TEXT;
 ALTER TABLE outbox ADD COLUMN provider TEXT;
 ALTER TABLE outbox ADD COLUMN egress_source TEXT;
 """,
+    2: """
+ALTER TABLE message ADD COLUMN pool TEXT NOT NULL DEFAULT '';
+ALTER TABLE outbox ADD COLUMN tags TEXT;
+ALTER TABLE outbox ADD COLUMN properties TEXT;
+ALTER TABLE outbox ADD COLUMN reference BLOB;
+"""
+    + _ANSWER,
 }
 """What brings a file of an earlier version to the next one."""
 

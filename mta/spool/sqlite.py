@@ -24,7 +24,16 @@ from typing import TypeVar
 from prometheus_client import Counter, Gauge, Histogram
 
 from mta.runtime.log import get_logger
-from mta.spool.records import Change, LeaseRow, QueuedRecipient, Receipt, SpoolError
+from mta.spool.records import (
+    MAX_KEYS,
+    AnswerRow,
+    Change,
+    LeaseRow,
+    OutboxRow,
+    QueuedRecipient,
+    Receipt,
+    SpoolError,
+)
 from mta.spool.schema import SpoolFile, connect
 
 log = get_logger(__name__)
@@ -38,6 +47,12 @@ CLOSE_SECONDS = 30.0
 """A sick spool may keep a stopping process this long; what it holds then is as after a crash."""
 MAX_BATCH = 1000
 """Changes in one transaction: bounds how long the loop is busy inserting."""
+MAX_EVENTS = 10_000
+"""With more events than these, no further change joins a transaction: some changes are large."""
+ANSWER_OCTETS = 64 * 1024 * 1024
+"""Octets of answers that are read at once: more than these no call could be answered with."""
+FORGOTTEN_AT_ONCE = 500
+"""Expired answers removed by one transaction: some milliseconds of the loop."""
 
 _BAD_VALUES = (
     ValueError,
@@ -59,15 +74,17 @@ COMMIT_SECONDS = Histogram(
 HEALTHY = Gauge("barua_spool_healthy", "1 when changes can be made durable.")
 _COMMITTED = COMMITS.labels("ok")
 
+_OUTBOX_MARKS = ",".join("?" * len(OutboxRow._fields))
 _INSERTS = (
     (
         "messages",
         "INSERT OR IGNORE INTO message (message_id, last_recipient_id, tenant, sender, received_ms, size, flags,"
-        " content, stream, provider) VALUES (?,?,?,?,?,?,?,?,?,?)",
+        " content, stream, provider, pool) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
     ),
     ("recipients", "INSERT OR IGNORE INTO recipient VALUES (?,?,?,?,?,?,?,?,?)"),
-    ("outbox", "INSERT OR IGNORE INTO outbox VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"),
+    ("outbox", f"INSERT OR IGNORE INTO outbox VALUES ({_OUTBOX_MARKS})"),  # noqa: S608 (question marks only)
     ("leases", "INSERT OR REPLACE INTO lease VALUES (?,?,?,?)"),
+    ("answers", "INSERT OR REPLACE INTO answer VALUES (?,?,?,?,?)"),
     ("done_leases", "DELETE FROM lease WHERE lease_id = ?"),
     ("parked", "UPDATE recipient SET attempts = ?, due_ms = ?, reason = ?, parked = 1 WHERE recipient_id = ?"),
     ("done_recipients", "DELETE FROM recipient WHERE recipient_id = ?"),
@@ -84,7 +101,7 @@ _REMEMBER_LAST_ID = """
 """
 _QUEUED = """
     SELECT r.recipient_id, r.message_id, m.last_recipient_id, r.tenant, m.sender, r.address, r.domain, r.attempts,
-           r.due_ms, m.received_ms, m.size, m.flags, m.stream, m.provider
+           r.due_ms, m.received_ms, m.size, m.flags, m.stream, m.provider, m.pool
     FROM recipient r JOIN message m USING (message_id)
 """
 
@@ -110,6 +127,8 @@ class SqliteStore:
         self._healthy = True
         self._acknowledged = 0
         self._cleared = 0
+        self._forget_until = 0
+        self._answers = self._scalar("SELECT count(*) FROM answer")
         self._sequence = self._scalar("SELECT max(sequence) FROM outbox")
         HEALTHY.set(1)
 
@@ -153,6 +172,35 @@ class SqliteStore:
             self._acknowledged = sequence
             self.write(Change())
 
+    @property
+    def answers_kept(self) -> int:
+        """How many answers are on file, or a few more: one that takes the place of an expired one counts as another."""
+        return self._answers
+
+    async def answers(self, keys: Sequence[tuple[str, str]], now_ms: int) -> list[AnswerRow]:
+        """The answers kept for some pairs of tenant and key."""
+        assert len(keys) <= MAX_KEYS
+        found = await self._read(lambda: self._find_answers(keys))
+        return [row for row in found if row.expires_ms > now_ms]
+
+    def _find_answers(self, keys: Sequence[tuple[str, str]]) -> list[AnswerRow]:
+        """In the thread that reads. One by one: of several at once SQLite makes a scan of the table."""
+        query = "SELECT * FROM answer WHERE tenant = ? AND key = ?"
+        found: list[AnswerRow] = []
+        room = ANSWER_OCTETS
+        for key in keys:
+            for row in map(AnswerRow._make, self._reader.execute(query, key)):
+                found.append(row)
+                room -= len(row.answer)
+            if room < 0:
+                raise SpoolError("the answers are too large to be read at once")
+        return found
+
+    def forget_answers(self, now_ms: int) -> None:
+        """Remove, with the next transactions, answers that expired before ``now_ms``."""
+        self._forget_until = now_ms
+        self.write(Change())
+
     async def content(self, message_id: int) -> bytes | None:
         """The content of a message; None if it is not there."""
         rows = await self._read(
@@ -170,6 +218,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Wait until everything pending is durable, at most ``CLOSE_SECONDS``, then let go of the file."""
+        self._forget_until = 0  # the next run removes what has expired
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 while self._busy:  # who is told of a commit may have more to write
@@ -184,7 +233,7 @@ class SqliteStore:
         self._file.lock.close()
 
     def _begin(self) -> None:
-        size = 1 if self._singly else MAX_BATCH
+        size = 1 if self._singly else self._batch_size()
         batch, self._pending = self._pending[:size], self._pending[size:]
         self._singly = max(0, self._singly - 1)
         started = time.monotonic()
@@ -199,6 +248,15 @@ class SqliteStore:
         self._stall = self._loop.call_later(STALL_SECONDS, self._stalled)
         commit = self._loop.run_in_executor(self._commit_thread, self._writer.execute, "COMMIT")
         commit.add_done_callback(lambda done: self._committed(batch, started, done))
+
+    def _batch_size(self) -> int:
+        """How many of the pending changes make the next transaction."""
+        events = 0
+        for size, change in enumerate(self._pending[:MAX_BATCH], 1):
+            events += len(change.outbox)
+            if events >= MAX_EVENTS:
+                return size
+        return MAX_BATCH
 
     def _stalled(self) -> None:
         """A COMMIT hangs: take nothing new and send nothing until it has come back."""
@@ -218,6 +276,10 @@ class SqliteStore:
             rows = [row for change in batch for row in getattr(change, name)]
             if rows:
                 writer.executemany(statement, rows)
+            if name == "answers":
+                self._answers += len(rows)
+        if self._forget_until:
+            self._forget()
         if self._acknowledged > self._cleared:
             self._cleared = self._acknowledged
             writer.execute(_REMEMBER_LAST_ID, (self._cleared,))
@@ -227,6 +289,16 @@ class SqliteStore:
                 (self._cleared,),
             )
 
+    def _forget(self) -> None:
+        """Remove a part of the answers that have expired."""
+        gone = self._writer.execute(
+            "DELETE FROM answer WHERE (tenant, key) IN (SELECT tenant, key FROM answer WHERE expires_ms <= ? LIMIT ?)",
+            (self._forget_until, FORGOTTEN_AT_ONCE),
+        ).rowcount
+        self._answers -= gone
+        if gone < FORGOTTEN_AT_ONCE:
+            self._forget_until = 0
+
     def _remove_undone(self) -> None:
         for change in self._undo:
             self._writer.executemany("DELETE FROM message WHERE message_id = ?", [row[:1] for row in change.messages])
@@ -234,6 +306,9 @@ class SqliteStore:
                 "DELETE FROM recipient WHERE recipient_id = ?", [row[:1] for row in change.recipients]
             )
             self._writer.executemany("DELETE FROM outbox WHERE sequence = ?", [row[:1] for row in change.outbox])
+            self._writer.executemany(
+                "DELETE FROM answer WHERE tenant = ? AND key = ?", [row[:2] for row in change.answers]
+            )
 
     def _separate(self, batch: list[Change], error: Exception) -> None:
         """Some change of the batch has a value that cannot be stored: find it, and let the others through."""
@@ -293,6 +368,8 @@ class SqliteStore:
                     log.exception("waiter_failed", message_id=change.messages[0].message_id if change.messages else 0)
 
     def _next(self) -> None:
+        if self._forget_until and not self._pending:
+            self._pending.append(Change())  # there is more to remove, and no other transaction that could do it
         if self._pending:
             self._loop.call_soon(self._begin)
         else:
@@ -323,6 +400,7 @@ class SqliteStore:
         try:
             self._writer.close()
             self._writer = connect(self._file.path)
+            self._answers = self._scalar("SELECT count(*) FROM answer")
         except sqlite3.Error as error:
             log.error("spool_still_failing", file=self._file.path.name, error=str(error))
             self._loop.call_later(PROBE_SECONDS, self._probe)

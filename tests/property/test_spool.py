@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from mta.spool import sqlite
-from mta.spool.records import Change, EventKind, LeaseRow, Receipt, RecipientRow
+from mta.spool.records import AnswerRow, Change, EventKind, LeaseRow, Receipt, RecipientRow
 from mta.spool.sqlite import SqliteStore
 from tests.unit.spool.rows import Waiter, event, full_disk, message, open_store, rows, settled
 
@@ -31,6 +31,8 @@ class Model:
     """id to (message id, attempts, due, parked)."""
     outbox: list[tuple[int, int]] = field(default_factory=list)
     leases: dict[int, tuple[int, int]] = field(default_factory=dict)
+    answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    """key to (expiry, answer)."""
 
 
 class Spool(RuleBasedStateMachine):
@@ -136,6 +138,47 @@ class Spool(RuleBasedStateMachine):
             self.model.leases[lease_id] = (100, used)
         self._run(settled(self.store, change))
 
+    @rule(key=st.sampled_from("abc"), expires=st.integers(1, 20), fails=st.booleans())
+    def remember(self, key: str, expires: int, fails: bool) -> None:
+        """A message with a key: both are there, or neither."""
+        change = self._accept(1, 1, 1, size=100_000 if fails else 20)
+        change.answers.append(AnswerRow("acme", key, b"f", expires, b"%d" % self.next_id))
+
+        async def write() -> object:
+            change.on_done = waiter = Waiter()
+            self.store.write(change)
+            return await waiter.result()
+
+        async def write_and_fail() -> object:
+            with full_disk():
+                result = await write()
+            await settled(self.store)
+            return result
+
+        if fails:
+            assert not isinstance(self._run(write_and_fail()), Receipt)
+            self.model.answers.pop(key, None)
+        else:
+            assert isinstance(self._run(write()), Receipt)
+            self._accepted(change)
+            self.model.answers[key] = (expires, b"%d" % self.next_id)
+
+    @rule(now=st.integers(1, 20))
+    def forget(self, now: int) -> None:
+        async def forget() -> None:
+            self.store.forget_answers(now)
+            await settled(self.store)
+
+        self._run(forget())
+        self.model.answers = {key: one for key, one in self.model.answers.items() if one[0] > now}
+        assert self.store.answers_kept >= len(self.model.answers)
+
+    @rule(now=st.integers(0, 20))
+    def ask(self, now: int) -> None:
+        found = self._run(self.store.answers([("acme", "a"), ("acme", "b"), ("rival", "c")], now))
+        wanted = {key: one[1] for key, one in self.model.answers.items() if key in "ab" and one[0] > now}
+        assert {row.key: row.answer for row in found} == wanted
+
     @precondition(lambda self: self.model.outbox)
     @rule(data=st.data())
     def acknowledge(self, data: st.DataObject) -> None:
@@ -191,6 +234,8 @@ class Spool(RuleBasedStateMachine):
         assert set(outbox) <= set(self.model.outbox)
         unheard = [row for row in self.model.outbox if row[0] > self.acknowledged]
         assert [row for row in outbox if int(str(row[0])) > self.acknowledged] == unheard
+        answers = {row[0]: row[1:] for row in rows(self.path, "SELECT key, expires_ms, answer FROM answer")}
+        assert answers == self.model.answers
         leases = {lease.lease_id: (lease.amount, lease.used) for lease in self.store.leases()}
         assert leases == self.model.leases
         assert rows(self.path, "SELECT value FROM meta WHERE key = 'epoch'") == [(str(self.epoch),)]

@@ -126,7 +126,7 @@ def test_a_sender_is_proved_by_mail_and_signed_for(
     assert made.state == sender_pb2.Sender.STATE_PENDING
     confirmation = one(sink, address)
     assert confirmation.sender == f"noreply@{PLATFORM}"
-    found = re.search(rb"code: (\d{4} \d{4})", confirmation.content)
+    found = re.search(rb"code: (\d{8})", confirmation.content)
     assert found is not None
     prove = sender_service_pb2.VerifySenderRequest(name=made.name, code=found[1].decode())
     assert operator.call(senders.VerifySender, prove).state == sender_pb2.Sender.STATE_VERIFIED

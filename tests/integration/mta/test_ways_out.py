@@ -124,7 +124,7 @@ def test_mail_goes_out_from_the_sources_of_its_pool(stack: Stack, account: Accou
     tenant = account.tenant
     good(stack, "source", "add", "west", "127.0.0.3", "west.example.com", "--warm-up", "2,1000")
     good(stack, "source", "add", "east", "127.0.0.4", "east.example.com")
-    good(stack, "source", "add", "lost", "192.0.2.55", "lost.example.com")
+    good(stack, "source", "add", "lost", "192.0.2.55", "lost.example.com", "--tenant", tenant)
     good(stack, "pool", "add", "bulk", "west=50", "east", "lost")
     assert "bulk" in good(stack, "pool", "assign", tenant, "bulk")
     time.sleep(IN_FORCE_SECONDS)
@@ -137,6 +137,10 @@ def test_mail_goes_out_from_the_sources_of_its_pool(stack: Stack, account: Accou
     assert names.count("west.example.com") == 2  # its first day allows two; the rest goes out from the other
     (west,) = [one for one in told(stack, "source", "list") if one["name"] == "sources/west"]
     assert (west["warm_up_day"], west["used_today"]) == (1, "2")
+    assert "allotted" in good(stack, "source", "allot", "east", tenant)
+    allotted = {one["name"]: one.get("tenant") for one in told(stack, "source", "list")}
+    assert allotted["sources/east"] == allotted["sources/lost"] == f"tenants/{tenant}"
+    good(stack, "source", "allot", "east", "")
 
     good(stack, "rule", "add", "hold", "--tenant", tenant, "--stream", "news", "--suspend", "--connections", "3")
     time.sleep(IN_FORCE_SECONDS)

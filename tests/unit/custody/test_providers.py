@@ -8,10 +8,12 @@ import pytest
 from mta.custody import quotas as quotas_module
 from mta.custody.providers import NOTHING, Providers
 from mta.custody.quotas import GrantedQuota, Quotas
-from mta.policy.egress import ProviderTls, SmtpProvider
+from mta.policy.egress import Pool, PoolAssignment, ProviderTls, SmtpProvider
 from mta.policy.lookup import lineage
+from mta.replica.writer import Record
 from mta.runtime.refusals import Reason, Refusal
 from tests.unit.custody.parts import Parts, open_parts, tree
+from tests.unit.spool.rows import rows
 
 SUBJECT = "tenants/acme/smtpProviders/ses"
 
@@ -32,7 +34,8 @@ class Control:
         await self.open.wait()
         assert subject == SUBJECT
         if self.left < count:
-            raise Refusal(Reason.RATE_LIMITED, "the hourly limit is used up", retry_after=900.0)
+            left = {"left": str(self.left)}
+            raise Refusal(Reason.RATE_LIMITED, "the hourly limit is used up", retry_after=900.0, metadata=left)
         granted = min(self.left, count + self.surplus)
         self.left -= granted
         return GrantedQuota(granted, 60.0)
@@ -101,6 +104,39 @@ async def test_without_any_provider_only_the_built_in_one_can_be_named(tmp_path:
         assert providers.choose(line, "") == providers.choose(line, "builtin") == NOTHING
         with pytest.raises(Refusal):
             providers.choose(line, "ses")
+
+
+async def test_of_a_batch_what_a_limit_has_room_for_is_taken(tmp_path: Path) -> None:
+    async with open_parts(tmp_path, records=[*tree(), ses()]) as parts:
+        control = Control(3)
+        with_providers(parts, control)
+        found = await parts.intake.submit_all([parts.submission() for _ in range(5)])
+        assert [isinstance(one, Refusal) for one in found] == [False, False, False, True, True]
+        assert {one.reason for one in found if isinstance(one, Refusal)} == {Reason.RATE_LIMITED}
+        assert control.left == 0
+
+
+async def test_the_pool_that_a_message_names(tmp_path: Path) -> None:
+    """One of the tenant's own or of a tenant above, by its name; one of the operator's only if it is assigned."""
+    pools: list[Record] = [
+        Pool("p1", (), "acme", "bulk"),
+        Pool("p2", (), "reseller", "fast"),
+        Pool("p3", (), "rival", "theirs"),
+        Pool("p4", ()),
+        Pool("p5", ()),
+        PoolAssignment("reseller", "p4"),
+    ]
+    async with open_parts(tmp_path, records=[*tree(), *pools, ses()]) as parts:
+        control = Control(0)
+        with_providers(parts, control)
+        for name, pool_id in ("Bulk", "p1"), ("FAST", "p2"), ("p4", "p4"):
+            # The account's default provider has no room, and is not meant: pools are the MTA's own.
+            await parts.accepted(parts.submission(pool=name))
+            assert parts.delivery.jobs[-1].pool == pool_id
+        assert rows(parts.path, "SELECT pool, provider FROM message") == [("p1", ""), ("p2", ""), ("p4", "")]
+        for name in ("theirs", "p5", "nowhere"):
+            refusal = await parts.refused(parts.submission(pool=name))
+            assert (refusal.reason, refusal.field) == (Reason.INVALID_ARGUMENT, "pool")
 
 
 async def test_one_question_at_a_time_serves_all_who_wait() -> None:

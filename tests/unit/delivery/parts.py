@@ -137,13 +137,15 @@ async def delivering(
     command_seconds: float = 5.0,
     tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC,
     routes: Sequence[StaticRoute] = (),
+    mock_domain: str = "",
 ) -> AsyncIterator[Delivery]:
     """An agent whose mail goes to a port on loopback."""
     store = SqliteStore(open_file(folder / "worker-0.db"))
     resolver = DnsResolver([("127.0.0.1", 9)], 0.5, 100, 60)
     router = Router([*routes, StaticRoute("*", "127.0.0.1", port, tls)], resolver, 25)
     dialer = Dialer(DialRules("mta.test", 2.0, command_seconds, command_seconds, False), resolver)
-    agent = DeliveryAgent(SiteRules(connections, per_connection, idle_seconds), 50, router, dialer, store)
+    rules = SiteRules(connections, per_connection, idle_seconds)
+    agent = DeliveryAgent(rules, 50, router, dialer, store, mock_domain=mock_domain)
     released: list[int] = []
     settlement = Settlement(store, SCHEDULE, BounceMaker(store, IdMaker(0), "mta.test"), released.append)
     agent.start(settlement)

@@ -93,7 +93,9 @@ class Bench:
         assert self.policy.refresh()
         self.agent.policy_changed()
 
-    async def send(self, *addresses: str, provider: str = "", stream: str = "", sender: str = "a@acme.test") -> int:
+    async def send(
+        self, *addresses: str, provider: str = "", stream: str = "", sender: str = "a@acme.test", pool: str = ""
+    ) -> int:
         """Store a message as intake does and hand it over; its id."""
         first = next(self.numbers)
         for _ in addresses[1:]:
@@ -103,7 +105,7 @@ class Bench:
         change = Change(waiter)
         now_ms = int(time.time() * 1000)
         change.messages.append(
-            MessageRow(first, last, "acme", sender, now_ms, len(CONTENT), 0, CONTENT, stream, provider)
+            MessageRow(first, last, "acme", sender, now_ms, len(CONTENT), 0, CONTENT, stream, provider, pool=pool)
         )
         queued = []
         for number, address in enumerate(addresses, first):
@@ -125,6 +127,7 @@ class Bench:
                     0,
                     stream,
                     provider,
+                    pool=pool,
                 )
             )
         self.store.write(change)

@@ -129,6 +129,37 @@ async def test_a_way_that_cannot_be_found_is_looked_for_later(tmp_path: Path, mo
         assert worker.agent.active_recipients == 0
 
 
+async def test_what_a_pool_may_not_send_goes_out_from_its_overflow(tmp_path: Path) -> None:
+    main = Pool("p1", (("one", 1),), "acme", "main", "p2")
+    spare = Pool("p2", (("two", 1),), "acme", "spare")
+    sources = [source("one", "127.0.0.2", limited=True), source("two", "127.0.0.3")]
+    with SmartHost() as sink:
+        async with bench(tmp_path, sink.port, *sources, main, spare) as worker:
+            worker.control.left["sources/one"] = 1
+            for number in range(3):
+                await worker.send(f"r{number}@example.net", pool="p1")
+                await wait_until_async(lambda: len(worker.released) + len(worker.reasons()) > 0, "it is on its way", 5)
+            await wait_until_async(lambda: {event[4] for event in worker.events()} == {"one", "two"}, "both", 15)
+            assert {taken.peer for taken in sink.relayed} == {"127.0.0.2", "127.0.0.3"}
+
+
+async def test_a_message_names_a_pool_as_long_as_that_is_there(tmp_path: Path) -> None:
+    own, usual = Pool("p1", (("one", 1),), "acme", "own"), Pool("usual", (("two", 1),))
+    sources = [source("one", "127.0.0.2"), source("two", "127.0.0.3")]
+    with SmartHost() as sink:
+        async with bench(tmp_path, sink.port, *sources, own, usual, PoolAssignment("acme", "usual")) as worker:
+            await worker.send("a@example.net", pool="p1")
+            await worker.settled(1)
+            worker.change(own, deleted=True)
+            await worker.send("b@example.net", pool="p1")
+            await worker.settled(2)
+            worker.change(EgressRule("stop", 1, suspended=True))
+            await worker.send("c@example.net", pool="p1")
+            await worker.settled(3)
+            assert [event[4] for event in worker.events()] == ["one", "two"]
+        assert [taken.peer for taken in sink.relayed] == ["127.0.0.2", "127.0.0.3"]
+
+
 async def test_senders_hear_nothing_of_pools_and_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with bench(tmp_path, 9, Pool("secret-pool", ()), PoolAssignment("acme", "secret-pool")) as worker:
         real = time.time_ns
@@ -192,3 +223,21 @@ async def test_a_site_is_remembered_until_its_interval_is_over(tmp_path: Path, m
             await wait_until_async(lambda: not site.connections, "its connection is closed", 5)
             assert not site.unused
             await wait_until_async(lambda: not worker.agent._sites, "it is forgotten", 5)
+
+
+async def test_the_pool_that_a_message_names_goes_before_the_way_of_a_rule(tmp_path: Path) -> None:
+    """But not before a suspension."""
+    named = Pool("p1", (("one", 1),), "acme", "mine")
+    with SmartHost() as sink, SmartHost() as host:
+        rule = EgressRule("r", 1, provider=("acme", "smart"))
+        smart = provider(host.port, ProviderTls.NONE, username="")
+        async with bench(tmp_path, sink.port, source("one", "127.0.0.2"), named, smart, rule) as worker:
+            await worker.send("x@example.net", pool="p1")
+            await worker.send("y@example.net")
+            await worker.settled(2)
+            assert sorted(event[3] or "" for event in worker.events()) == ["", "acme/smart"]
+            worker.change(EgressRule("stop", 0, suspended=True))
+            await worker.send("z@example.net", pool="p1")
+            await worker.settled(3)
+            assert list(worker.reasons().values()) == ["mail of this kind is suspended (rule stop)"]
+        assert (len(sink.relayed), len(host.relayed)) == (1, 1)

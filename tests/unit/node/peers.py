@@ -108,6 +108,11 @@ class Worker(worker_services.WorkerServiceServicer, injection_services.Injection
         self.uses: list[policy_pb.CredentialUse] = []
         self.injected: list[tuple[injection_pb.SubmitMessageRequest, dict[str, str]]] = []
         self.refuse: Refusal | None = None
+        self.calls: list[injection_pb.SubmitMessagesRequest] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.answers: int | None = None
+        """So many results, however many submissions there are."""
 
     async def AcknowledgeOutbox(
         self, request: worker_pb.AcknowledgeOutboxRequest, context: Any
@@ -133,6 +138,22 @@ class Worker(worker_services.WorkerServiceServicer, injection_services.Injection
             raise self.refuse
         self.injected.append((request, dict(context.invocation_metadata())))
         return injection_pb.SubmitMessageResponse(message_id=len(self.injected))
+
+    async def SubmitMessages(
+        self, request: injection_pb.SubmitMessagesRequest, context: Any
+    ) -> injection_pb.SubmitMessagesResponse:
+        if self.refuse is not None:
+            raise self.refuse
+        self.calls.append(request)
+        metadata = dict(context.invocation_metadata())
+        await self.open.wait()
+        results = []
+        for submission in request.submissions:
+            self.injected.append((submission.message, metadata | {"x-barua-peer": submission.peer}))
+            header = f"<{submission.message.content.decode()}@{self.name}>"
+            answer = injection_pb.SubmitMessageResponse(message_id=len(self.injected), message_id_header=header)
+            results.append(injection_pb.SubmissionResult(response=answer))
+        return injection_pb.SubmitMessagesResponse(results=results[: self.answers])
 
 
 @asynccontextmanager

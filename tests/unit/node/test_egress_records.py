@@ -42,6 +42,11 @@ CHANGES = [
     ),
     pb.Change(pool=pb.PoolRecord(pool_id="bulk", source_ids=["ip1", "ip2"], weights=[3, 1])),
     pb.Change(
+        pool=pb.PoolRecord(
+            pool_id="p1", source_ids=["ip1"], weights=[1], tenant_id="acme", folded_name="news", overflow_pool_id="bulk"
+        )
+    ),
+    pb.Change(
         egress_rule=pb.EgressRuleRecord(
             rule_id="r",
             position=-3,
@@ -77,7 +82,9 @@ def test_every_record_comes_through_and_goes_again(tmp_path: Path) -> None:
     assert egress.provider("acme", "ses") == egress.default_provider("acme") == PROVIDER
     assert "sealed" not in repr(PROVIDER)
     assert egress.sources == {"ip1": Source("ip1", "192.0.2.1", "a.example.com", SourceState.DRAINING, True)}
-    assert egress.pools == {"bulk": Pool("bulk", (("ip1", 3), ("ip2", 1)))}
+    theirs = Pool("p1", (("ip1", 1),), "acme", "news", "bulk")
+    assert egress.pools == {"bulk": Pool("bulk", (("ip1", 3), ("ip2", 1))), "p1": theirs}
+    assert (egress.tenant_pool("acme", "news"), egress.tenant_pool("rival", "news")) == ("p1", "")
     assert list(egress.rules) == [RULE]
     assert (egress.assigned_pool("acme"), egress.assigned_pool("other")) == ("bulk", "")
     assert (egress.has_providers, egress.has_assignments) == (True, True)
@@ -94,6 +101,7 @@ def test_every_record_comes_through_and_goes_again(tmp_path: Path) -> None:
     assert reader.refresh()
     assert (egress.provider("acme", "ses"), egress.default_provider("acme")) == (None, None)
     assert (dict(egress.sources), dict(egress.pools), list(egress.rules)) == ({}, {}, [])
+    assert egress.tenant_pool("acme", "news") == ""
     assert (egress.has_providers, egress.has_assignments, egress.assigned_pool("acme")) == (False, False, "")
     reader.close()
     writer.close()
@@ -154,4 +162,4 @@ def test_rules_are_those_written_last_in_their_order(
 
 
 def test_an_assignment_is_a_record() -> None:
-    assert egressrecords.record(CHANGES[4]) == PoolAssignment("acme", "bulk")
+    assert egressrecords.record(CHANGES[5]) == PoolAssignment("acme", "bulk")

@@ -17,6 +17,7 @@ from mta.policy.egress import (
     Source,
     decide,
     pick,
+    pool_named,
     provider_by_default,
     provider_named,
     under,
@@ -50,6 +51,11 @@ class Book:
     def assigned_pool(self, tenant_id: str) -> str:
         """A pool."""
         return self.assigned.get(tenant_id, "")
+
+    def tenant_pool(self, tenant_id: str, folded_name: str) -> str:
+        """A tenant's pool."""
+        found = (pool for pool in self.pools.values() if (pool.tenant_id, pool.folded_name) == (tenant_id, folded_name))
+        return next((pool.pool_id for pool in found), "")
 
 
 def provider(tenant: str, id_: str, *, default: bool = False, shared: bool = False) -> SmtpProvider:
@@ -154,3 +160,30 @@ def test_every_source_is_picked_in_proportion_to_its_weight(weights: list[int]) 
 def test_there_is_always_a_source(weights: list[int], chance: float) -> None:
     members = [(f"s{number}", weight) for number, weight in enumerate(weights)]
     assert pick(members, chance) in dict(members)
+
+
+def test_a_message_names_a_pool_of_its_tenant_or_one_above() -> None:
+    pools = {
+        "p1": Pool("p1", (), "acme", "strasse", ""),
+        "p2": Pool("p2", (), "reseller", "bulk", ""),
+        "p3": Pool("p3", (), "rival", "theirs", ""),
+        "bulk": Pool("bulk", ()),
+        "fast": Pool("fast", ()),
+    }
+    book = Book(pools=pools, assigned={"reseller": "fast", "rival": "bulk"})
+    for name, expected in {
+        "STRASSE": "p1",
+        "Straße".upper(): "p1",
+        "Bulk": "p2",
+        "bulk": "p2",
+        "fast": "fast",
+        "FAST": None,
+        "theirs": None,
+        "p1": None,
+        "": None,
+        "no such": None,
+    }.items():
+        assert pool_named(book, LINE, name) == expected, name
+    assert pool_named(book, LINE[1:], "straße") is None, "pools of tenants below are not for those above"
+    assert pool_named(book, ("rival", "operator"), "bulk") == "bulk"
+    assert pool_named(book, (), "bulk") is None

@@ -1,91 +1,31 @@
 """The worker's gRPC services over a real socket: injection, the node's calls, and the way to leases."""
 
 import asyncio
-import base64
 import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-import structlog
 from google.rpc import code_pb2
 
-from barua.mta.v1 import injection_service_pb2 as pb
-from barua.mta.v1 import injection_service_pb2_grpc as services
 from barua.mta.v1 import worker_service_pb2 as worker_pb
-from barua.mta.v1 import worker_service_pb2_grpc as worker_services
 
 from mta.node.forwarding import LeaseForwarder
 from mta.policy.records import ApiKey, OAuthClient, Tenant
-from mta.policy.uses import Uses
-from mta.rpc.authentication import PEER_KEY, CallerAuthentication
-from mta.rpc.injection import InjectionService
+from mta.rpc.authentication import PEER_KEY
 from mta.rpc.leases import LeaseClient
-from mta.rpc.worker import WorkerService
 from mta.runtime.refusals import Reason, Refusal
 from mta.runtime.rpc import new_server, refusal_in, refusal_of
 from mta.runtime.tokens import TokenKey
-from mta.spool import sqlite
-from tests.unit.custody.parts import MESSAGE, Parts, open_parts
+from tests.unit.custody.parts import MESSAGE
 from tests.unit.node.peers import TOKEN, Control, channel_to, served
+from tests.unit.rpc.service import KEY, OPERATOR, SECRET, TOKEN_KEY, Worker
 from tests.unit.spool.rows import counts, full_disk, rows
-
-SECRET = base64.b32encode(bytes(20)).decode().lower()
-KEY = (("authorization", f"Bearer bk_abcdefabcdef_{SECRET}"),)
-TOKEN_KEY = TokenKey(bytes(32))
-OPERATOR = (("authorization", "Bearer operator-token"),)
-
-
-@dataclass
-class Worker:
-    """A worker's services and what is behind them."""
-
-    parts: Parts
-    injection: "services.InjectionServiceAsyncStub"
-    worker: "worker_services.WorkerServiceAsyncStub"
-
-    async def submit(self, *recipients: str, metadata: Any = KEY, **fields: Any) -> pb.SubmitMessageResponse:
-        """Submit a message."""
-        values = {
-            "sender": "news@acme.test",
-            "content": MESSAGE,
-            "recipients": recipients or ["x@example.net"],
-        } | fields
-        return await self.injection.SubmitMessage(pb.SubmitMessageRequest(**values), metadata=metadata, timeout=10)
-
-    async def refused(self, *recipients: str, metadata: Any = KEY, **fields: Any) -> Refusal:
-        """Submit a message that has to be refused."""
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await self.submit(*recipients, metadata=metadata, **fields)
-        return refusal_of(caught.value)
-
-
-@pytest.fixture
-async def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
-    """A worker, serving."""
-    monkeypatch.setattr(sqlite, "PROBE_SECONDS", 0.02)
-    with structlog.testing.capture_logs():
-        async with open_parts(tmp_path) as parts:
-            digest = hashlib.sha256(SECRET.encode()).digest()
-            parts.change_policy(
-                ApiKey("abcdefabcdef", "acme", digest, ("mail",)), ApiKey("readerreader", "acme", digest, ("read",))
-            )
-            server = new_server()
-            uses = Uses()
-            authentication = CallerAuthentication(parts.policy, "operator-token", uses, TOKEN_KEY)
-            InjectionService(parts.intake, parts.policy, authentication, 100).add_to(server)
-            WorkerService(parts.credits, parts.store, uses).add_to(server)
-            server.add_insecure_port(f"unix:{tmp_path / 'worker.sock'}")
-            await server.start()
-            async with channel_to(tmp_path / "worker.sock") as channel:
-                yield Worker(parts, services.InjectionServiceStub(channel), worker_services.WorkerServiceStub(channel))
-            await server.stop(None)
 
 
 async def test_ok_means_durable(worker: Worker) -> None:

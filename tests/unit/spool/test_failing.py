@@ -126,7 +126,8 @@ async def test_rows_of_a_failed_change_that_are_found_later_are_removed(store: S
         store.write(change)
         assert isinstance(await waiter.result(), SpoolError)
         ghost = sqlite3.connect(spool_path, isolation_level=None)
-    ghost.execute("INSERT INTO message VALUES (?,?,?,?,?,?,?,?,?,?)", change.messages[0])
+    row = change.messages[0]
+    ghost.execute(f"INSERT INTO message ({', '.join(row._fields)}) VALUES ({','.join('?' * len(row))})", row)
     ghost.execute("INSERT INTO recipient VALUES (?,?,?,?,?,?,?,?,?)", change.recipients[0])
     ghost.execute(f"INSERT INTO outbox VALUES ({','.join('?' * len(change.outbox[0]))})", change.outbox[0])
     ghost.close()

@@ -180,9 +180,7 @@ def test_a_file_of_the_first_version_is_brought_up_to_this_one(spool_path: Path)
     """It has messages without stream and provider, and an outbox that names neither."""
     open_file(spool_path).lock.close()
     connection = sqlite3.connect(spool_path, isolation_level=None)
-    for table, columns in (("message", ("stream", "provider")), ("outbox", ("stream", "provider", "egress_source"))):
-        for column in columns:
-            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    _without(connection, *_NEW_IN_3, ("message", "stream provider"), ("outbox", "stream provider egress_source"))
     connection.execute("INSERT INTO message VALUES (1, 1, 'acme', 'a@acme.test', 0, 1, 0, x'41')")
     connection.execute("INSERT INTO recipient VALUES (1, 1, 'acme', 'x@y.test', 'y.test', 0, 0, 1, 'received')")
     connection.execute("PRAGMA user_version = 1")
@@ -196,6 +194,37 @@ def test_a_file_of_the_first_version_is_brought_up_to_this_one(spool_path: Path)
     assert {name for _, name, *_ in connection.execute("PRAGMA table_info(outbox)")} == expected
     connection.close()
     assert file.epoch == 2
+
+
+def test_a_file_of_the_second_version_is_brought_up_to_this_one(spool_path: Path) -> None:
+    """It knows no pools and no keys, and its outbox has no properties."""
+    open_file(spool_path).lock.close()
+    connection = sqlite3.connect(spool_path, isolation_level=None)
+    _without(connection, *_NEW_IN_3)
+    connection.execute("INSERT INTO message VALUES (1, 1, 'acme', 'a@acme.test', 0, 1, 0, 'news', 'acme/mine', x'41')")
+    connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    open_file(spool_path).lock.close()
+    connection = connect(spool_path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    found = connection.execute("SELECT content, stream, provider, pool FROM message").fetchone()
+    assert found == (b"A", "news", "acme/mine", "")
+    expected = [name for _, name, *_ in _new_columns(spool_path.parent / "new" / "spool.db")]
+    assert [name for _, name, *_ in connection.execute("PRAGMA table_info(outbox)")] == expected
+    assert connection.execute("SELECT count(*) FROM answer").fetchone() == (0,)
+    connection.close()
+
+
+_NEW_IN_3 = (("message", "pool"), ("outbox", "tags properties reference"), ("answer", ""))
+
+
+def _without(connection: sqlite3.Connection, *parts: tuple[str, str]) -> None:
+    """Take columns away, or a table whose columns are not named."""
+    for table, columns in parts:
+        if not columns:
+            connection.execute(f"DROP TABLE {table}")
+        for column in columns.split():
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
 
 
 def _new_columns(path: Path) -> list[tuple[int, str]]:

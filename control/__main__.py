@@ -1,6 +1,6 @@
-"""The control program: ``python -m control serve`` and, for the sealing keys, ``python -m control keys``.
+"""The control program: ``python -m control serve``, and for keys ``python -m control keys`` and ``tracking-keys``.
 
-Both take ``--config FILE``. What the verbs of ``keys`` do is in ``control.resealing``.
+All take ``--config FILE``. What the verbs do is in ``control.resealing`` and ``control.trackingkeys``.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from control import keys
+from control import keys, trackingkeys
 from control.app import serve
 from mta.runtime import lifecycle, log, options
 from mta.runtime.options import OptionsError
@@ -26,7 +26,13 @@ def main() -> None:
     sealing.add_argument(
         "verb", choices=keys.VERBS, help="; ".join(f"{verb}: {text}" for verb, text in keys.VERBS.items())
     )
-    for one in (command, sealing):
+    tracking = commands.add_parser("tracking-keys", help=f"keys of links in messages: {', '.join(trackingkeys.VERBS)}")
+    tracking.add_argument(
+        "verb",
+        choices=trackingkeys.VERBS,
+        help="; ".join(f"{verb}: {text}" for verb, text in trackingkeys.VERBS.items()),
+    )
+    for one in (command, sealing, tracking):
         one.add_argument("--config", type=Path, help="TOML file; without it all options have their defaults")
     arguments = parser.parse_args()
     try:
@@ -38,9 +44,13 @@ def main() -> None:
         lifecycle.run(lambda drain: serve(loaded, drain))
         return
     try:
-        print(asyncio.run(keys.run(arguments.verb, loaded)))  # noqa: T201 - the answer to a command
+        if arguments.command == "keys":
+            answer = asyncio.run(keys.run(arguments.verb, loaded))
+        else:
+            answer = trackingkeys.run(arguments.verb, loaded)
     except (OptionsError, Refusal) as error:
-        sys.exit(f"python -m control keys {arguments.verb}: {error}")
+        sys.exit(f"python -m control {arguments.command} {arguments.verb}: {error}")
+    print(answer)  # noqa: T201 - the answer to a command
 
 
 if __name__ == "__main__":

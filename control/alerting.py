@@ -9,7 +9,7 @@ time.
 Mail goes through a ``Mailer``, from the operator and at the operator's cost, and only to addresses that the rule's
 tenant has proved to own. It is sent at least once, and given up after ``MAIL_ATTEMPTS``.
 
-Metrics without a source have no value and never fire: caps of tenants without one, complaints. One event loop.
+Metrics without a source have no value and never fire: caps of tenants without one. One event loop.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from control.model.events import PastEvent
 from control.store import alert_measures, alerts
 from control.store.alert_measures import Counted
 from control.store.alerts import Alert, Mail, Rule
-from control.webhooks import fanout
+from control.webhooks import composing, fanout
 from mta.runtime.log import get_logger
 from mta.runtime.refusals import Refusal
 
@@ -202,10 +202,10 @@ def letter(alert: Alert, *, firing: bool) -> tuple[str, str]:
         f"State: {state}",
         f"Tenant: {alert.tenant_id}",
         f"Measured: {alert.metric.name.lower()} = {alert.value:.6g}, threshold {alert.threshold:.6g}",
-        f"Began: {fanout.timestamp(alert.started_at)}",
+        f"Began: {composing.timestamp(alert.started_at)}",
     ]
     if alert.ended_at is not None:
-        lines.append(f"Ended: {fanout.timestamp(alert.ended_at)}")
+        lines.append(f"Ended: {composing.timestamp(alert.ended_at)}")
     if alert.detail:
         lines.append(f"Detail: {alert.detail}")
     lines.append(f"Name: {alert.name}")

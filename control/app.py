@@ -19,16 +19,19 @@ from control.announcements import Announcements
 from control.authentication import Authenticator
 from control.consumers import runner
 from control.consumers.feed import Feed
+from control.consumers.mock import MockConsumer
 from control.consumers.refunds import RefundConsumer
 from control.consumers.runner import Consumer
 from control.consumers.statistics import StatisticsConsumer
 from control.consumers.suppressions import SuppressionConsumer
 from control.database import Database
 from control.embedded import EmbeddedPostgres
+from control.engagements import settle
 from control.expiry import expire_credits
 from control.gate import Gate
 from control.housekeeping import keep_house
 from control.identities import Identities
+from control.keyvault import KeyVault
 from control.listening import listen
 from control.passwords import Passwords
 from control.peers import Peers
@@ -43,6 +46,7 @@ from control.services.credits import CreditServicer
 from control.services.dkim_keys import DkimKeyServicer
 from control.services.domains import DomainServicer
 from control.services.egress import EgressServicer
+from control.services.engagement import EngagementServicer
 from control.services.events import EventServicer
 from control.services.history import HistoryServicer
 from control.services.journal import JournalServicer
@@ -50,8 +54,10 @@ from control.services.leases import LeaseServicer
 from control.services.listvalidation import ListValidationServicer
 from control.services.mutation import Mutations
 from control.services.oauth import OAuthServicer
+from control.services.pools import PoolServicer
 from control.services.providers import SmtpProviderServicer
 from control.services.quotas import QuotaServicer
+from control.services.resubscriptions import ResubscriptionServicer
 from control.services.senders import SenderServicer
 from control.services.statistics import StatisticsServicer
 from control.services.suppressionpolicies import default_policy
@@ -68,8 +74,8 @@ from control.store.migrations import migrate
 from control.usage import Usage
 from control.webhooks import assembly, keeping
 from control.webhooks.assembly import Webhooks
-from control.webhooks.fanout import Fanout
-from mta.runtime import lifecycle, metrics, rpc, tokens
+from mta.runtime import keyring, lifecycle, metrics, rpc, tokens
+from mta.runtime.keyring import KeyFile
 from mta.runtime.lifecycle import Drain, Tasks
 from mta.runtime.log import get_logger
 from mta.runtime.options import Options
@@ -125,12 +131,13 @@ async def serve(options: Options, drain: Drain) -> None:
             tasks.start(keep_house(database, options.control.history_days), "housekeeping")
             tasks.start(usage.run(), "credential-use")
             tasks.start(expire_credits(database), "expiry")
+            tasks.start(settle(database), "engagement")
             tasks.start(sending.sweep.run(), "domain-checks")
             tasks.start(sending.confirmations.run(), "sender-codes")
             _start_notifications(tasks, options, database, webhooks, sending)
             validation = ValidationJobs(database, validator, options.control.validation.kept_days)
             tasks.start(validation.run(), "list-validation")
-            _follow(tasks, database, feed, _consumers(options))
+            _follow(tasks, database, feed, _consumers(options, webhooks))
             _spare_collector()
             lifecycle.notify("READY=1")
             log.info("control_started", listen=options.control.listen)
@@ -173,10 +180,11 @@ def _start_notifications(
     tasks.start(Alerting(database, sending.mailer, options.control.alerts.interval_seconds).run(), "alerts")
 
 
-def _consumers(options: Options) -> list[Consumer]:
+def _consumers(options: Options, webhooks: Webhooks) -> list[Consumer]:
     """All that is done for every event of a message."""
-    automatic = SuppressionConsumer(default_policy(options.control.suppressions))
-    return [StatisticsConsumer(), RefundConsumer(), automatic, Fanout(), MinuteCounter()]
+    automatic = SuppressionConsumer(default_policy(options.control.suppressions), options.mta.mock_domain)
+    mock = MockConsumer(options.mta.mock_domain)
+    return [StatisticsConsumer(), RefundConsumer(), automatic, webhooks.fanout, MinuteCounter(), mock]
 
 
 def _servicers(
@@ -194,9 +202,10 @@ def _servicers(
 ) -> catalogue.Servicers:
     mutations = Mutations(database, sealer)
     recalls = Recalls(database, announcements)
+    key_vault = KeyVault(sealer)
     return catalogue.Servicers(
-        tenants=TenantServicer(database, mutations, recalls, passwords),
-        credentials=CredentialServicer(database, mutations, passwords),
+        tenants=TenantServicer(database, mutations, recalls, passwords, key_vault),
+        credentials=CredentialServicer(database, mutations, passwords, key_vault),
         oauth=OAuthServicer(database, mutations, usage, token_key),
         credits=CreditServicer(database, mutations, recalls),
         domains=DomainServicer(database, mutations, sealer, sending.checker),
@@ -204,6 +213,9 @@ def _servicers(
         senders=SenderServicer(database, mutations, sending.checker, sending.confirmations, sending.refused_domains),
         templates=TemplateServicer(database, mutations),
         suppressions=SuppressionServicer(database, mutations, options.control.suppressions),
+        resubscriptions=ResubscriptionServicer(
+            database, mutations, sending.mailer, _tracking_keys(options), options.bridge.public_url
+        ),
         list_validations=ListValidationServicer(database, mutations, validator),
         smtp_providers=SmtpProviderServicer(
             database,
@@ -213,16 +225,25 @@ def _servicers(
             allow_private=options.mta.delivery.allow_private_addresses,
         ),
         egress=EgressServicer(database, mutations),
+        pools=PoolServicer(database, mutations),
         quotas=QuotaServicer(database),
         history=HistoryServicer(database),
         statistics=StatisticsServicer(database),
         events=EventServicer(database, feed),
+        engagement=EngagementServicer(database, mutations, _tracking_keys(options)),
         webhooks=WebhookServicer(database, mutations, Fields(webhooks.rules, webhooks.vault), webhooks.sender),
         alerts=AlertServicer(database, mutations),
         leases=LeaseServicer(database, recalls),
         journal=JournalServicer(database),
         policy=PolicyServicer(database, announcements, usage),
     )
+
+
+def _tracking_keys(options: Options) -> KeyFile:
+    """The keys that sign the links in messages, which the bridge has as well."""
+    path = options.path("secrets", "tracking.key")
+    secrets.make(path, keyring.KEY_OCTETS)
+    return KeyFile(path)
 
 
 @asynccontextmanager

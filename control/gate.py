@@ -109,7 +109,7 @@ class Gate(grpc.aio.ServerInterceptor):
             if authorization:
                 log.warning("authentication_failed", method=call.path, peer=call.address, reason=refusal.reason)
             raise
-        if not call.who.may(permission.access, permission.scope):
+        if not any(call.who.may(permission.access, scope) for scope in (permission.scope, permission.also) if scope):
             raise Refusal(Reason.PERMISSION_DENIED, "these credentials do not allow this call")
         if permission.access in _CHANGES:
             await self._authenticator.check_standing(call.who)

@@ -1,14 +1,14 @@
 """What has to be cleared away from time to time.
 
-Old answers of the request log, old changes of the policy log, suppressions whose time is over, days of the history past
-their time: in pieces, each of them one short transaction.
+Old answers of the request log, old doings of recipients, old changes of the policy log, suppressions whose time is
+over, days of the history past their time: in pieces, each of them one short transaction.
 """
 
 import asyncio
 
 from control.database import FAILURES, Connection, Database
 from control.retention import keep_history
-from control.store import bounce_ladder, policy_log, request_log, suppressions
+from control.store import bounce_ladder, engagement, policy_log, request_log, suppressions
 from mta.runtime.log import get_logger
 
 log = get_logger(__name__)
@@ -32,10 +32,16 @@ async def keep_house(database: Database, history_days: int) -> None:
 async def _clear(database: Database) -> None:
     await database.transact(request_log.forget_old)
     await database.transact(bounce_ladder.forget_old)
+    while await database.transact(_forget_doings) == PIECE:
+        pass
     while await database.transact(_remove_expired) == PIECE:
         pass
     while await database.transact(policy_log.trim):
         pass
+
+
+async def _forget_doings(connection: Connection) -> int:
+    return await engagement.forget_old(connection, PIECE)
 
 
 async def _remove_expired(connection: Connection) -> int:

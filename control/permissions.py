@@ -1,14 +1,16 @@
 """Who may call what: every method of every service, by name.
 
 ``check_complete`` holds the table against the methods that are served, so that a method without an entry stops the
-start instead of being open, or closed, by accident. Health and reflection are open to all and not in the table. The one
-method in the table that is open is ``OAuthService.IssueToken``, whose caller proves itself within the request.
+start instead of being open, or closed, by accident. Health and reflection are open to all and not in the table. The
+methods in the table that are open, ``OAuthService.IssueToken`` and ``EngagementService.RecordEngagements``, have their
+proof within the request.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from control.model.caller import Access
+from control.model.fields import MAIL_SCOPE
 
 OPEN_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 """Served without credentials: whether we serve is asked by load balancers, and what we serve is public."""
@@ -16,10 +18,11 @@ OPEN_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflect
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """What a method asks for. ``scope`` is what a limited key or token must have for the service."""
+    """What a method asks for. ``scope`` is what a limited key or token must have for the service; ``also`` will do."""
 
     access: Access
     scope: str
+    also: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,13 @@ class _Service:
     inspect: tuple[str, ...] = ()
     node: tuple[str, ...] = ()
     open: tuple[str, ...] = ()
+    senders: tuple[str, ...] = ()
+    """Of the others: those that a key that may send mail can call, too."""
 
     def methods(self) -> dict[str, Permission]:
         """The permission of each method."""
         return {
-            method: Permission(access, self.scope)
+            method: Permission(access, self.scope, MAIL_SCOPE if method in self.senders else "")
             for access, methods in (
                 (Access.READ, self.read),
                 (Access.WRITE, self.write),
@@ -53,7 +58,7 @@ class _Service:
 _SERVICES: dict[str, _Service] = {
     "barua.control.v1.TenantService": _Service(
         "tenants",
-        read=("GetTenant", "ListTenants"),
+        read=("GetTenant", "ListTenants", "GetTenantUsage"),
         write=("UpdateTenant",),
         resell=("CreateTenant", "SuspendTenant", "ResumeTenant", "DeleteTenant"),
     ),
@@ -108,7 +113,7 @@ _SERVICES: dict[str, _Service] = {
     ),
     "barua.control.v1.TemplateService": _Service(
         "templates",
-        read=("GetTemplate", "ListTemplates", "RenderTemplate"),
+        read=("GetTemplate", "ListTemplates", "FindTemplate", "RenderTemplate"),
         write=("CreateTemplate", "UpdateTemplate", "DeleteTemplate"),
     ),
     "barua.control.v1.ListValidationService": _Service(
@@ -121,6 +126,7 @@ _SERVICES: dict[str, _Service] = {
         read=(
             "GetSuppression",
             "ListSuppressions",
+            "CountSuppressions",
             "ExportSuppressions",
             "CheckSuppressions",
             "GetSuppressionPolicy",
@@ -130,9 +136,15 @@ _SERVICES: dict[str, _Service] = {
             "UpdateSuppression",
             "DeleteSuppression",
             "BatchCreateSuppressions",
+            "BatchDeleteSuppressions",
             "ImportSuppressions",
             "UpdateSuppressionPolicy",
         ),
+    ),
+    "barua.control.v1.ResubscriptionService": _Service(
+        "suppressions",
+        write=("RequestResubscription",),
+        open=("ConfirmResubscription",),
     ),
     "barua.control.v1.SmtpProviderService": _Service(
         "smtp_providers",
@@ -156,10 +168,36 @@ _SERVICES: dict[str, _Service] = {
             *(f"List{things}" for things in ("Sources", "Pools", "EgressRules")),
         ),
     ),
+    "barua.control.v1.PoolService": _Service(
+        "egress",
+        read=("GetTenantSource", "ListTenantSources", "GetTenantPool", "ListTenantPools"),
+        write=(
+            "UpdateTenantSource",
+            "AllocateTenantSources",
+            "ReleaseTenantSource",
+            "CreateTenantPool",
+            "UpdateTenantPool",
+            "DeleteTenantPool",
+        ),
+    ),
     "barua.control.v1.QuotaService": _Service("nodes", node=("TakeQuota",)),
     "barua.control.v1.HistoryService": _Service(
         "messages",
-        read=("GetMessageRecord", "ListMessageRecords", "GetMessageTimeline"),
+        read=(
+            "GetMessageRecord",
+            "ListMessageRecords",
+            "BatchGetMessageRecords",
+            "CountMessageRecords",
+            "GetMessageTimeline",
+        ),
+        # Who sends may ask what became of a message whose id it was told.
+        senders=("GetMessageRecord",),
+    ),
+    "barua.control.v1.EngagementService": _Service(
+        "messages",
+        write=("RecordComplaint",),
+        # Its proof are the signed tokens in the request.
+        open=("RecordEngagements",),
     ),
     "barua.control.v1.StatisticsService": _Service(
         "statistics",

@@ -65,6 +65,7 @@ PLACES = (
         "provider_id",
         lambda tenant_id, _kind, provider_id: Key(Kind.SMTP_PROVIDER, provider_id, tenant_id),
     ),
+    Place("api_key", "sealed_secret", "'apiKeys'", "key_id"),
     Place("webhook", "sealed_headers", "'webhook-headers'", "webhook_id"),
     Place("webhook", "sealed_secret", "'webhook-secret'", "webhook_id"),
     Place("webhook", "sealed_previous_secret", "'webhook-secret'", "webhook_id"),

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from control.database import Database
 from control.store import events, statistics
+from control.store.events import Day
 from mta.runtime.log import get_logger
 from mta.runtime.refusals import Refusal
 
@@ -27,20 +28,21 @@ async def keep_history(database: Database, history_days: int, today: date | None
     await database.transact(lambda connection: events.make_days(connection, ahead))
     await database.transact(lambda connection: statistics.forget_old(connection, today))
     oldest_kept = today - timedelta(days=history_days)
-    due = [(day, newest) for day, newest in await database.transact(events.days) if day < oldest_kept]
+    due = [day for day in await database.transact(events.days) if day.day < oldest_kept]
     consumed = await database.transact(events.oldest_consumed) if due else None
-    for day, newest in due:
+    for day in due:
+        newest = day.newest_number
         if consumed is not None and newest > consumed:
-            log.warning("history_waits_for_consumers", day=str(day), newest_number=newest, consumed_number=consumed)
+            log.warning("history_waits_for_consumers", day=str(day.day), newest_number=newest, consumed_number=consumed)
             continue
         try:
-            await _drop(database, day, newest)
+            await _drop(database, day)
         except Refusal as error:
-            log.info("history_day_in_use", day=str(day), error=str(error))
+            log.info("history_day_in_use", day=str(day.day), error=str(error))
 
 
-async def _drop(database: Database, day: date, newest: int) -> None:
+async def _drop(database: Database, day: Day) -> None:
     # One after the other, so that no transaction waits for one table while it holds the other.
-    await database.transact(lambda connection: events.drop_events(connection, day, newest))
-    await database.transact(lambda connection: events.drop_records(connection, day))
-    log.info("history_dropped", day=str(day))
+    await database.transact(lambda connection: events.drop_events(connection, day))
+    await database.transact(lambda connection: events.drop_records(connection, day.day))
+    log.info("history_dropped", day=str(day.day))

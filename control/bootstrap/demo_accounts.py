@@ -14,9 +14,16 @@ from typing import Any
 
 import msgspec
 
-from barua.control.v1 import credential_pb2, credential_service_pb2, credit_service_pb2
+from barua.control.v1 import (
+    credential_pb2,
+    credential_service_pb2,
+    credit_service_pb2,
+    oauth_client_pb2,
+    oauth_service_pb2,
+)
 from barua.control.v1.credential_service_pb2_grpc import CredentialServiceStub
 from barua.control.v1.credit_service_pb2_grpc import CreditServiceStub
+from barua.control.v1.oauth_service_pb2_grpc import OAuthServiceStub
 from barua.mta.v1 import injection_service_pb2
 from barua.mta.v1.injection_service_pb2_grpc import InjectionServiceStub
 
@@ -33,6 +40,9 @@ DEFAULT_SENDER = "noreply@demo.test"
 WORKER_SECONDS = 20.0
 """By then a change has reached a worker that is well; a second is usual."""
 WORKER_POLL_SECONDS = 0.1
+PLATFORM_DOMAIN = tenants.DomainPlan("platform.test", signs_for_senders=True)
+"""What the codes that prove senders come from, and what signs the mail of those senders."""
+PLATFORM_CREDITS = 10_000
 DOMAINS = (tenants.DomainPlan("demo.test"), tenants.DomainPlan("mspace.co.ke"))
 """The second is what MSpace's own examples send from: they work with only host, port and credentials changed."""
 
@@ -41,9 +51,26 @@ KEYS = {
     ("mailpass", "api_key"): ACCOUNT,
     ("sendpost", "account_api_key"): RESELLER,
     ("sendpost", "subaccount_api_key"): ACCOUNT,
-    ("sendpulse", "client_secret"): ACCOUNT,
 }
-"""Where the API keys are in the file, and whose they are. SendPulse's client id is the id of its key."""
+"""Where the API keys are in the file, and whose they are."""
+_WHOLE_API = (
+    *("mail", "messages", "statistics", "suppressions", "domains", "senders", "templates", "egress", "validation"),
+    *("webhooks", "alerts", "tenants", "credentials", "credits:read"),
+)
+# Without "tenants:read", which is what tells an account's key from those of its sub-accounts.
+_SUB_ACCOUNT = (
+    *("mail", "domains", "suppressions", "senders", "validation"),
+    *("templates:read", "statistics:read", "messages:read", "egress:read"),
+)
+SCOPES = {
+    ("mspace", "api_key"): ("mail",),
+    ("mailpass", "api_key"): ("mail", "messages:read", "suppressions", "webhooks"),
+    ("sendpost", "account_api_key"): _WHOLE_API,
+    ("sendpost", "subaccount_api_key"): _SUB_ACCOUNT,
+}
+"""What each of them may do: what the API that it is for needs."""
+CLIENT_SCOPES = ("mail", "messages", "suppressions", "senders", "domains", "templates", "egress", "tenants:read")
+"""What the OAuth client of SendPulse's API may do."""
 
 
 async def ensure(operator: Connection, options: Options, token: str) -> None:
@@ -54,11 +81,14 @@ async def ensure(operator: Connection, options: Options, token: str) -> None:
         RESELLER: _text(known, "mspace", "password") or secrets.token_urlsafe(18),
         ACCOUNT: _text(known, "smtp", "password") or secrets.token_urlsafe(18),
     }
+    await tenants.ensure_platform(operator, PLATFORM_DOMAIN, PLATFORM_CREDITS)
     for plan in _plans(passwords):
         await tenants.ensure(operator, plan)
         await _ensure_password(operator, plan)
-    keys = {place: await _ensure_key(operator, place, _text(known, *place)) for place in KEYS}
-    await _wait_for_workers(options, keys["sendpulse", "client_secret"])
+    client_id, client_secret = await _ensure_client(operator, known)
+    keys = {("sendpulse", "client_id"): client_id, ("sendpulse", "client_secret"): client_secret}
+    keys |= {place: await _ensure_key(operator, place, _text(known, *place)) for place in KEYS}
+    await _wait_for_workers(options, keys["sendpost", "subaccount_api_key"])
     text = msgspec.json.format(msgspec.json.encode(document(options, passwords, keys, token)), indent=2)
     write_private(path, text + b"\n")
 
@@ -67,7 +97,7 @@ def document(
     options: Options, passwords: dict[str, str], keys: dict[tuple[str, str], str], token: str
 ) -> dict[str, dict[str, Any]]:
     """The content of demo.json."""
-    bridge = f"http://{_reachable(options.bridge.listen)}"
+    bridge = f"{options.bridge.scheme}://{_reachable(options.bridge.listen)}"
     return {
         "smtp": {
             **_smtp(options),
@@ -89,7 +119,7 @@ def document(
         },
         "sendpulse": {
             "base_url": bridge,
-            "client_id": key_id(keys["sendpulse", "client_secret"]),
+            "client_id": keys["sendpulse", "client_id"],
             "client_secret": keys["sendpulse", "client_secret"],
         },
         "grpc": {
@@ -178,17 +208,38 @@ async def _password_works(operator: Connection, username: str, password: str) ->
 async def _ensure_key(operator: Connection, place: tuple[str, str], known: str) -> str:
     parent = f"tenants/{KEYS[place]}"
     stub = CredentialServiceStub(operator.channel)
+    wanted = credential_pb2.ApiKey(
+        display_name=f"demo: {place[0]} {place[1]}",
+        scopes=SCOPES[place],
+        recoverable=place[0] == "sendpost",  # whose API shows the keys of sub-accounts
+    )
     listed = credential_service_pb2.ListApiKeysRequest(parent=parent)
     if known:
         name = f"{parent}/apiKeys/{key_id(known)}"
-        if name in [key.name async for key in operator.pages(stub.ListApiKeys, listed, "api_keys")]:
+        keys = [key async for key in operator.pages(stub.ListApiKeys, listed, "api_keys") if key.name == name]
+        # One that an earlier version made may do less than is needed now.
+        if keys and set(wanted.scopes) <= set(keys[0].scopes) and keys[0].recoverable >= wanted.recoverable:
             return known
-    request = credential_service_pb2.CreateApiKeyRequest(
+    request = credential_service_pb2.CreateApiKeyRequest(parent=parent, api_key=wanted, request_id=str(uuid.uuid4()))
+    return (await operator.call(stub.CreateApiKey, request)).secret_key
+
+
+async def _ensure_client(operator: Connection, known: dict[str, dict[str, Any]]) -> tuple[str, str]:
+    """The id and secret of SendPulse's OAuth client; a new one if control does not know that of the file."""
+    parent = f"tenants/{ACCOUNT}"
+    stub = OAuthServiceStub(operator.channel)
+    client_id, secret = _text(known, "sendpulse", "client_id"), _text(known, "sendpulse", "client_secret")
+    listed = oauth_service_pb2.ListOAuthClientsRequest(parent=parent)
+    clients = [client.client_id async for client in operator.pages(stub.ListOAuthClients, listed, "oauth_clients")]
+    if secret and client_id in clients:
+        return client_id, secret
+    request = oauth_service_pb2.CreateOAuthClientRequest(
         parent=parent,
-        api_key=credential_pb2.ApiKey(display_name=f"demo: {place[0]} {place[1]}", scopes=["mail"]),
+        oauth_client=oauth_client_pb2.OAuthClient(display_name="demo: sendpulse", scopes=CLIENT_SCOPES),
         request_id=str(uuid.uuid4()),
     )
-    return (await operator.call(stub.CreateApiKey, request)).secret_key
+    made = await operator.call(stub.CreateOAuthClient, request)
+    return made.client_id, made.client_secret
 
 
 def _read(options: Options) -> dict[str, dict[str, Any]]:

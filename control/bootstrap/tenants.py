@@ -35,6 +35,8 @@ class DomainPlan:
 
     name: str
     signing: bool = True
+    signs_for_senders: bool = False
+    """Sign the mail of verified senders that have no domain; for one domain of the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,19 @@ async def ensure(operator: Connection, plan: TenantPlan) -> None:
         await ensure_login(operator, plan.name, plan.username, plan.password)
 
 
+async def ensure_platform(operator: Connection, domain: DomainPlan, credits: int) -> None:
+    """Make what the platform itself sends codes and alerts with: a domain of the operator's, and credits."""
+    name = "tenants/operator"
+    await _ensure_domain(operator, name, domain)
+    stub = CreditServiceStub(operator.channel)
+    balance = await operator.call(stub.GetBalance, credit_service_pb2.GetBalanceRequest(tenant=name))
+    if balance.balance < credits // 2:
+        request = credit_service_pb2.GrantCreditsRequest(
+            tenant=name, amount=credits, note="mail of the platform", request_id=str(uuid.uuid4())
+        )
+        await operator.call(stub.GrantCredits, request)
+
+
 async def ensure_login(operator: Connection, tenant: str, username: str, password: str) -> bool:
     """Make a login; False if one of that name exists already."""
     stub = CredentialServiceStub(operator.channel)
@@ -114,7 +129,7 @@ async def _ensure_domain(operator: Connection, tenant: str, domain: DomainPlan) 
     request = domain_service_pb2.CreateDomainRequest(
         parent=tenant,
         domain=domain.name,
-        settings=domain_pb2.Domain(signing=signing),
+        settings=domain_pb2.Domain(signing=signing, signs_for_senders=domain.signs_for_senders),
         trusted=True,
         request_id=str(uuid.uuid4()),
     )

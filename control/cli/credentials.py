@@ -1,4 +1,4 @@
-"""`barua key` and `barua login`: credentials of a tenant. An API key's secret is printed once and never again."""
+"""`barua key` and `barua login`: credentials of a tenant. An API key is printed once, unless it is recoverable."""
 
 import sys
 import uuid
@@ -51,18 +51,36 @@ async def create_key(
     scopes: ScopesOption = None,
     networks: NetworksOption = None,
     days: DaysOption = None,
+    recoverable: Annotated[bool, typer.Option("--recoverable", help="`barua key show` can print it again.")] = False,
 ) -> None:
-    """Make an API key and print it: it is told this once. Without --scope it may send mail."""
+    """Make an API key and print it: unless it is recoverable, this once. Without --scope it may send mail."""
     request = credential_service_pb2.CreateApiKeyRequest(
         parent=tenant_name(tenant),
         api_key=credential_pb2.ApiKey(
-            display_name=display_name, scopes=scopes, allowed_networks=networks, expire_time=end_of(days)
+            display_name=display_name,
+            scopes=scopes,
+            allowed_networks=networks,
+            expire_time=end_of(days),
+            recoverable=recoverable,
         ),
         request_id=str(uuid.uuid4()),
     )
     async with session.control() as operator:
         key = await operator.call(CredentialServiceStub(operator.channel).CreateApiKey, request)
     _print_key(session, key)
+
+
+@verb(keys, "show")
+async def show_key(session: Session, tenant: TenantArgument, key: KeyArgument) -> None:
+    """Print a recoverable API key again."""
+    request = credential_service_pb2.GetApiKeyRequest(
+        name=f"{tenant_name(tenant)}/apiKeys/{key}", view=credential_pb2.API_KEY_VIEW_WITH_SECRET
+    )
+    async with session.control() as operator:
+        found = await operator.call(CredentialServiceStub(operator.channel).GetApiKey, request)
+    if not found.recoverable:
+        raise CliError(f"the key {key} is not recoverable: only a hash of it is kept; `barua key rotate` makes another")
+    _print_key(session, found)
 
 
 @verb(keys, "list")

@@ -44,9 +44,12 @@ async def add_source(
     warm_up: Annotated[str, typer.Option(help="Limits of its first days from today, such as 50,100,200.")] = "",
     daily_limit: Annotated[int, typer.Option(min=0, help="Recipients per day after that; 0: no limit.")] = 0,
     note: Annotated[str, typer.Option(help="Remark.")] = "",
+    tenant: Annotated[str, typer.Option(help="Tenant that may have it in its pools, with those below.")] = "",
 ) -> None:
     """Make a source."""
     made = egress_pb2.Source(address=address, ehlo_name=ehlo_name, daily_limit=daily_limit, note=note)
+    if tenant:
+        made.tenant = tenant_name(tenant)
     if warm_up:
         made.warm_up.daily_limits.extend(_numbers(warm_up))
     request = egress_service_pb2.CreateSourceRequest(source_id=source, source=made, request_id=str(uuid.uuid4()))
@@ -72,10 +75,11 @@ async def list_sources(session: Session) -> None:
             egress_pb2.Source.State.Name(source.state).removeprefix("STATE_").lower(),
             source.warm_up_day or "",
             f"{source.used_today} of {source.limit_today}" if source.limit_today else str(source.used_today),
+            last(source.tenant),
         )
         for source in found
     ]
-    print_table(["source", "address", "ehlo name", "state", "warm-up day", "today"], rows)
+    print_table(["source", "address", "ehlo name", "state", "warm-up day", "today", "tenant"], rows)
 
 
 @verb(sources, "state")
@@ -90,6 +94,20 @@ async def set_state(
     )
     async with session.control() as operator:
         _done(session, await operator.call(EgressServiceStub(operator.channel).SetSourceState, request), state.value)
+
+
+@verb(sources, "allot")
+async def allot_source(
+    session: Session,
+    source: SourceArgument,
+    tenant: Annotated[str, typer.Argument(help='The tenant, with those below; "operator": all; "": none.')],
+) -> None:
+    """Let a tenant have a source in pools of its own."""
+    wanted = egress_pb2.Source(name=f"sources/{source}", tenant=tenant_name(tenant) if tenant else "")
+    request = egress_service_pb2.UpdateSourceRequest(source=wanted, request_id=str(uuid.uuid4()))
+    request.update_mask.paths.append("tenant")
+    async with session.control() as operator:
+        _done(session, await operator.call(EgressServiceStub(operator.channel).UpdateSource, request), "allotted")
 
 
 @verb(sources, "remove")

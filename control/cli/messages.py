@@ -30,6 +30,7 @@ class State(StrEnum):
     QUEUED = "queued"
     DELIVERED = "delivered"
     BOUNCED = "bounced"
+    DROPPED = "dropped"
 
 
 class Kind(StrEnum):
@@ -40,6 +41,11 @@ class Kind(StrEnum):
     DEFERRED = "deferred"
     BOUNCED = "bounced"
     EXPIRED = "expired"
+    DROPPED = "dropped"
+    OPENED = "opened"
+    CLICKED = "clicked"
+    UNSUBSCRIBED = "unsubscribed"
+    COMPLAINED = "complained"
 
 
 @verb(app, "show")
@@ -65,11 +71,14 @@ async def show(
             "subject": record.subject,
             "size": f"{record.size_bytes} bytes",
             "stream": record.stream or "-",
+            "tags": ", ".join(record.tags) or "-",
             "state": _state(record),
             "attempts": timeline.attempt_count,
             "next attempt": moment(timeline.next_attempt_time) or "-",
             "took": _span(timeline.duration),
             "last reply": record.last_reply,
+            "opened": _times(record.open_count, record.first_open_time),
+            "clicked": _times(record.click_count, record.first_click_time),
         }
     )
     print_table(["when", "after", "what", "by", "host", "reply"], [_row(entry) for entry in timeline.entries])
@@ -85,6 +94,7 @@ async def list_(
     sender: Annotated[str, typer.Option("--from", help="Only this envelope sender.")] = "",
     state: Annotated[State | None, typer.Option(help="Only in this state.")] = None,
     stream: Annotated[str, typer.Option(help="Only this stream.")] = "",
+    tag: Annotated[str, typer.Option(help="Only with this tag.")] = "",
     id_: Annotated[str, typer.Option("--id", help="Only this message, by its id in any spelling.")] = "",
     since: Annotated[datetime | None, typer.Option(help="Accepted at or after (UTC).", formats=TIME_FORMATS)] = None,
     until: Annotated[datetime | None, typer.Option(help="Accepted before (UTC).", formats=TIME_FORMATS)] = None,
@@ -102,6 +112,7 @@ async def list_(
         start_time=_stamp(since),
         end_time=_stamp(until),
         include_descendants=below,
+        filter=history_service_pb2.MessageRecordFilter(tag=tag),
     )
     if state is not None:
         request.state = history_service_pb2.MessageRecord.State.Value("STATE_" + state.name)
@@ -162,8 +173,8 @@ def _row(entry: history_service_pb2.TimelineEntry) -> tuple[str, ...]:
         _span(entry.since_received),
         event_pb2.Event.Kind.Name(event.kind).removeprefix("KIND_").lower(),
         event.provider or event.egress_source or event.source,
-        event.remote_host,
-        _reply(event),
+        event.remote_host or event.ip_address,
+        _reply(event) or event.url or event.user_agent,
     )
 
 
@@ -177,6 +188,10 @@ def _stamp(time: datetime | None) -> Timestamp | None:
     stamp = Timestamp()
     stamp.FromDatetime(time.replace(tzinfo=UTC))
     return stamp
+
+
+def _times(count: int, first: Timestamp) -> str:
+    return f"{count} times, first {moment(first)}" if count else "-"
 
 
 def _span(duration: Duration) -> str:

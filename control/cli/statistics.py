@@ -15,7 +15,7 @@ from control.cli.session import Session, tenant_name, verb
 app = typer.Typer(name="statistics", help="How much mail there was and what became of it.", no_args_is_help=True)
 
 DEFAULT_DAYS = 30
-COUNTS = ["accepted", "delivered", "bounced", "deferred", "expired"]
+COUNTS = ["accepted", "delivered", "bounced", "deferred", "expired", "dropped", "opened", "clicked", "unsubscribed"]
 
 
 class By(StrEnum):
@@ -27,6 +27,7 @@ class By(StrEnum):
     STREAM = "stream"
     EGRESS_SOURCE = "egress-source"
     PROVIDER = "provider"
+    TAG = "tag"
     TENANT = "tenant"
 
 

@@ -1,4 +1,4 @@
-"""`barua tenant`: create, show, list, update, suspend, resume, delete."""
+"""`barua tenant`: create, show, list, update, usage, suspend, resume, delete."""
 
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -46,12 +46,15 @@ async def create(
     display_name: Annotated[str, typer.Option(help="Name for people.")] = "",
     default_sender: Annotated[str, typer.Option(help="From address for messages without one.")] = "",
     credits_from_parent: Annotated[int, typer.Option("--credits", min=0, help="Credits moved from the parent.")] = 0,
+    shares_balance: Annotated[bool, typer.Option("--shares-balance", help="A tenant above pays for its mail.")] = False,
 ) -> None:
     """Make a tenant."""
     request = tenant_service_pb2.CreateTenantRequest(
         parent=tenant_name(parent),
         tenant_id=tenant,
-        tenant=tenant_pb2.Tenant(display_name=display_name, default_sender=default_sender, kind=_kind(kind)),
+        tenant=tenant_pb2.Tenant(
+            display_name=display_name, default_sender=default_sender, kind=_kind(kind), shares_balance=shares_balance
+        ),
         initial_credits=credits_from_parent,
     )
     async with session.control() as control:
@@ -77,11 +80,13 @@ async def list_(
     parent: Annotated[str, typer.Option(help="Tenant whose children are listed.")] = "operator",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Those below them too.")] = False,
     state: Annotated[State | None, typer.Option(help="Only those in this state.", show_default=False)] = None,
+    search: Annotated[str, typer.Option(help="Only those with this in their id or name.")] = "",
 ) -> None:
     """List the tenants below one."""
     request = tenant_service_pb2.ListTenantsRequest(
         parent=tenant_name(parent),
         recursive=recursive,
+        search=search,
         state=tenant_pb2.Tenant.State.Value(f"STATE_{state.name}") if state else tenant_pb2.Tenant.STATE_UNSPECIFIED,
     )
     async with session.control() as control:
@@ -135,6 +140,10 @@ async def update(
         str | None,
         typer.Option(help="Outcomes whose credit comes back: bounced,expired.", metavar="OUTCOMES|none|inherit"),
     ] = None,
+    shares_balance: Annotated[
+        bool | None,
+        typer.Option("--shares-balance/--own-balance", help="Who pays for its mail: a tenant above, or itself."),
+    ] = None,
 ) -> None:
     """Change a tenant. Only what is given changes."""
     numbers = {
@@ -147,13 +156,28 @@ async def update(
     }
     changed = tenant_pb2.Tenant(name=tenant_name(tenant))
     paths = _set_limits(changed.limits, numbers, spend)
-    for name, value in (("display_name", display_name), ("default_sender", default_sender)):
+    given = {
+        "display_name": display_name,
+        "default_sender": default_sender,
+        "kind": None if kind is None else _kind(kind),
+        "shares_balance": shares_balance,
+    }
+    for name, value in given.items():
         if value is not None:
             setattr(changed, name, value)
             paths.append(name)
-    if kind is not None:
-        changed.kind = _kind(kind)
-        paths.append("kind")
+    paths += _set_terms(changed, price, refund)
+    if not paths:
+        raise CliError("nothing to change; see `barua tenant update --help`")
+    request = tenant_service_pb2.UpdateTenantRequest(tenant=changed, update_mask=FieldMask(paths=paths))
+    async with session.control() as control:
+        answer = await control.tenants.UpdateTenant(request)
+    _print(session, answer)
+
+
+def _set_terms(changed: tenant_pb2.Tenant, price: str | None, refund: str | None) -> list[str]:
+    """Price and refunds as given, and the paths of what was given. Raises CliError."""
+    paths = []
     if price is not None:
         paths.append("price")
         if price != INHERIT:
@@ -162,12 +186,33 @@ async def update(
         paths.append("refund_policy")
         if refund != INHERIT:
             changed.refund_policy.CopyFrom(_refunds(refund))
-    if not paths:
-        raise CliError("nothing to change; see `barua tenant update --help`")
-    request = tenant_service_pb2.UpdateTenantRequest(tenant=changed, update_mask=FieldMask(paths=paths))
+    return paths
+
+
+@verb(app, "usage")
+async def usage(session: Session, tenant: TenantArgument) -> None:
+    """Show what a tenant uses this month (UTC), together with everything below it."""
     async with session.control() as control:
-        answer = await control.tenants.UpdateTenant(request)
-    _print(session, answer)
+        request = tenant_service_pb2.GetTenantUsageRequest(name=f"{tenant_name(tenant)}/usage")
+        found = await control.tenants.GetTenantUsage(request)
+    if session.json:
+        print_json(as_data(found))
+        return
+    left = str(found.available_credits) if found.HasField("available_credits") else ""
+    lines: dict[str, object] = {
+        "recipients this month": found.month_recipients,
+        "recipients today": found.day_recipients,
+        "credits taken this month": found.month_credits,
+        "credits left": left,
+        "paid by": last(found.paying_tenant) if found.paying_tenant else "a tenant above",
+        "tenants below": found.tenant_count,
+        "domains": f"{found.domain_count}, {found.verified_domain_count} verified",
+        "API keys": found.api_key_count,
+        "webhooks": found.webhook_count,
+        "suppressions": found.suppression_count,
+        "validated this month": found.month_validations,
+    }
+    print_fields(lines)
 
 
 @verb(app, "suspend")
@@ -270,6 +315,8 @@ def _print(session: Session, tenant: tenant_pb2.Tenant) -> None:
         "name": tenant.display_name,
         "state": _word(tenant_pb2.Tenant.State.Name(tenant.state)),
     }
+    if tenant.shares_balance:
+        lines["paid by"] = last(tenant.paying_tenant) if tenant.paying_tenant else "a tenant above"
     if tenant.HasField("suspension"):
         suspension = tenant.suspension
         which = "" if suspension.tenant == tenant.name else " (above it)"

@@ -54,7 +54,7 @@ def _welcome(options: Options) -> None:
 
 def welcome(options: Options) -> list[str]:
     """What is said when everything is ready."""
-    bridge = f"http://{local(options.bridge.listen)}"
+    bridge = f"{options.bridge.scheme}://{local(options.bridge.listen)}"
     listeners = ", ".join(f"{local(each.listen)} ({each.tls.value})" for each in options.mta.listeners)
     lines = [
         "",

@@ -33,6 +33,16 @@ class State(StrEnum):
     FAILED = "failed"
 
 
+class Format(StrEnum):
+    """The form of what is posted, as on the command line."""
+
+    NATIVE = "native"
+    SENDPOST = "sendpost"
+    SENDPOST_LEGACY = "sendpost-legacy"
+    SENDPULSE = "sendpulse"
+    MAILPASS = "mailpass"
+
+
 @verb(app, "add")
 async def add(
     session: Session,
@@ -47,8 +57,10 @@ async def add(
     subtree: Annotated[bool, typer.Option(help="Also what happens to tenants below.")] = False,
     batch_size: Annotated[int, typer.Option(min=0, help="Events in one request at most; 0: the default.")] = 0,
     display_name: Annotated[str, typer.Option(help="Name for people.")] = "",
+    form: Annotated[Format, typer.Option("--format", help="Form of what is posted.")] = Format.NATIVE,
+    secret: Annotated[str, typer.Option(help="What signs the requests; empty: it is made.")] = "",
 ) -> None:
-    """Make a webhook and print its secret: it is told this once."""
+    """Make a webhook and print its secret, unless that was given: it is told this once."""
     webhook = Webhook(
         url=url,
         event_kinds=[_kind(text) for text in event or _DEFAULT_EVENTS],
@@ -57,6 +69,8 @@ async def add(
         include_subtree=subtree,
         batch_size=batch_size,
         display_name=display_name,
+        payload_format=Webhook.PayloadFormat.Value(f"PAYLOAD_FORMAT_{form.name}"),
+        secret=secret,
         headers=dict(_header(text) for text in header or ()),
     )
     request = proto.CreateWebhookRequest(parent=tenant_name(tenant), webhook=webhook, request_id=str(uuid.uuid4()))
@@ -65,7 +79,7 @@ async def add(
     if session.json:
         print_json(as_data(made))
     else:
-        print_fields({"webhook": last(made.name), "secret": made.secret})
+        print_fields({"webhook": last(made.name), **({"secret": made.secret} if made.secret else {})})
 
 
 @verb(app, "list")

@@ -15,4 +15,4 @@ class StatisticsConsumer:
 
     async def consume(self, connection: Connection, events: Sequence[PastEvent]) -> None:
         """Count a batch."""
-        await statistics.add(connection, tally(events))
+        await statistics.add(connection, await statistics.bounded(connection, tally(events)))

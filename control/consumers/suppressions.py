@@ -1,4 +1,6 @@
-"""Makes suppressions of bounces: for good of hard ones, step by step of soft ones, as each tenant's policy says.
+"""Makes suppressions of bounces: for good of hard ones, step by step of soft ones, as each tenant's policy says; and of
+what recipients ask for, whatever the policy: who unsubscribes gets no more mail of the message's stream (of no stream
+if the message has none), who calls it spam none at all.
 
 Only what says something about the recipient counts: see ``control.model.bounces``. Messages with the null sender never
 count: those are bounces and other notifications, whose recipients nobody put on a list. What people have said about an
@@ -21,19 +23,30 @@ from control.store.suppressions import Existing
 WHO = "control"
 """Who made the suppressions that follow from events."""
 
+_ASKED = {
+    EventKind.UNSUBSCRIBED: (Reason.UNSUBSCRIBE, "unsubscribed by the link in the message"),
+    EventKind.COMPLAINED: (Reason.COMPLAINT, "called the message spam"),
+}
 _FINAL = frozenset({EventKind.DELIVERED, EventKind.BOUNCED, EventKind.EXPIRED})
 
 
 class SuppressionConsumer:
-    """A ``Consumer``. ``default`` is what holds for tenants where nobody says anything."""
+    """A ``Consumer``. ``default`` is what holds for tenants where nobody says anything.
+
+    Nothing follows for recipients at ``mock_domain``: what they do is played, and is to be played again.
+    """
 
     name = "suppressions"
 
-    def __init__(self, default: EffectivePolicy) -> None:
+    def __init__(self, default: EffectivePolicy, mock_domain: str = "") -> None:
         self._default = default
+        self._played = f"@{mock_domain.lower()}" if mock_domain else ""
 
     async def consume(self, connection: Connection, events: Sequence[PastEvent]) -> None:
         """Deal with a batch."""
+        if self._played:
+            events = [event for event in events if not event.recipient_key.endswith(self._played)]
+        await _heed(connection, events)
         told = [event for event in events if event.kind in _FINAL and event.sender and event.recipient_key]
         if not told:
             return
@@ -49,6 +62,35 @@ class SuppressionConsumer:
         outcome = _Outcome(policies, ladders)
         outcome.follow(told)
         await _write(connection, outcome)
+
+
+async def _heed(connection: Connection, events: Sequence[PastEvent]) -> None:
+    """Suppress who asked for it."""
+    drafts: dict[tuple[str, str, str], Draft] = {}
+    for event in events:
+        if event.kind in _ASKED and event.recipient_key:
+            reason, words = _ASKED[event.kind]
+            stream = event.stream if reason is Reason.UNSUBSCRIBE else ""
+            key = (event.tenant_id, event.recipient_key, stream)
+            if key not in drafts or reason is Reason.COMPLAINT:
+                drafts[key] = _asked(event, stream, reason, words)
+    tenants = sorted({tenant_id for tenant_id, _, _ in drafts})
+    known = await suppression_policies.lines(connection, tenants) if tenants else {}
+    for tenant_id in filter(known.__contains__, tenants):  # one that is gone needs none
+        of_tenant = [draft for (owner, *_), draft in sorted(drafts.items()) if owner == tenant_id]
+        await suppressions.put(connection, tenant_id, of_tenant, WHO, Existing.STRENGTHEN)
+
+
+def _asked(event: PastEvent, stream: str, reason: Reason, words: str) -> Draft:
+    where = f" from {event.ip_address}" if event.ip_address else ""
+    return Draft(
+        address=event.recipient_key,
+        stream=stream,
+        reason=reason,
+        evidence=f"{words}{where}{f': {event.reply}' if event.reply else ''}"[:MAX_EVIDENCE],
+        source_message_id=event.recipient_id,
+        created_at=event.occurred_at,
+    )
 
 
 @dataclass(slots=True)

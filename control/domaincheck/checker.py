@@ -27,11 +27,16 @@ MAX_PARENTS = 5
 
 @dataclass(frozen=True, slots=True)
 class PublishedKey:
-    """The public side of a DKIM key; ``algorithm`` is "rsa" or "ed25519"."""
+    """The public side of a DKIM key; ``algorithm`` is "rsa" or "ed25519".
+
+    One that was made here for the claim (``ours``) proves it like the challenge: nobody else could know its record, and
+    who can publish that in the DNS has the domain. A key that a tenant brought says nothing, as others may have it.
+    """
 
     selector: str
     algorithm: str
     public_key: bytes
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +66,15 @@ class Checker:
     async def check(self, wanted: Wanted) -> list[Check]:
         """Everything."""
         async with self._nameservers.begin() as lookup:
-            return list(await asyncio.gather(*self._all(lookup, wanted)))
+            return _proved(list(await asyncio.gather(*self._all(lookup, wanted))), wanted.keys)
 
-    async def check_challenge(self, domain: str, challenge: str) -> Check:
-        """The challenge alone."""
+    async def check_challenge(self, domain: str, challenge: str, keys: Sequence[PublishedKey] = ()) -> Check:
+        """The proof of a claim alone: the challenge, or one of those ``keys`` that are ours."""
+        ours = [key for key in keys if key.ours]
         async with self._nameservers.begin() as lookup:
-            return await _challenge(lookup, dnsrecords.challenge(domain, challenge))
+            looks = [_challenge(lookup, dnsrecords.challenge(domain, challenge))]
+            looks += [_dkim(lookup, domain, key) for key in ours]
+            return _proved(list(await asyncio.gather(*looks)), ours)[0]
 
     async def check_keys(self, domain: str, keys: Sequence[PublishedKey]) -> list[Check]:
         """DKIM keys alone."""
@@ -98,6 +106,16 @@ class Checker:
         if wanted.tracking_host:
             checks.append(_tracking(lookup, dnsrecords.tracking(wanted.tracking_host, self.plan)))
         return checks
+
+
+def _proved(checks: list[Check], keys: Sequence[PublishedKey]) -> list[Check]:
+    """The checks; that of the challenge, which is the first if there is one, passes if a key proves the claim."""
+    ours = {key.selector for key in keys if key.ours}
+    proof = next((check for check in checks if check.selector in ours and check.state is CheckState.OK), None)
+    if proof is None or checks[0].kind is not CheckKind.CHALLENGE or checks[0].state is CheckState.OK:
+        return checks
+    text = f"the DKIM key at {proof.record.owner}, which was made for this claim, proves it as well"
+    return [replace(checks[0], state=CheckState.OK, explanation=text), *checks[1:]]
 
 
 def _plan_of(plan: SendingPlan, wanted: Wanted) -> SendingPlan:

@@ -8,7 +8,7 @@ from control.store.sending import Ways
 
 def published(key: DkimKey) -> PublishedKey:
     """The public side of a key."""
-    return PublishedKey(key.selector, key.algorithm, key.public_key)
+    return PublishedKey(key.selector, key.algorithm, key.public_key, ours=not key.imported)
 
 
 def wanted(domain: Domain, ways: Ways) -> Wanted:

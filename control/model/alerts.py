@@ -44,6 +44,7 @@ RATES: dict[Metric, tuple[frozenset[EventKind], frozenset[EventKind]]] = {
         frozenset({EventKind.DEFERRED}),
         frozenset({EventKind.DELIVERED, EventKind.DEFERRED, EventKind.BOUNCED}),
     ),
+    Metric.COMPLAINT_RATE: (frozenset({EventKind.COMPLAINED}), frozenset({EventKind.DELIVERED})),
     Metric.DELIVERED_RATE: (
         frozenset({EventKind.DELIVERED}),
         frozenset({EventKind.DELIVERED, EventKind.BOUNCED, EventKind.EXPIRED}),
@@ -110,14 +111,9 @@ def rate(metric: Metric, counts: dict[EventKind, int], minimum_volume: int) -> f
 def metric(value: int, field: str) -> Metric:
     """What a rule measures."""
     try:
-        found = Metric(value)
+        return Metric(value)
     except ValueError:
         raise invalid(field, f"{field} {value} is not known; name what to measure") from None
-    if found is Metric.COMPLAINT_RATE:
-        raise invalid(
-            field, f"{field}: complaints cannot be measured yet, for nothing reports them; use another metric"
-        )
-    return found
 
 
 def threshold(value: float, measured: Metric, field: str) -> float:

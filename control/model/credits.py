@@ -39,13 +39,17 @@ class Movement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """A tenant's credits. ``expiring`` is the part of ``available`` that expires at some time."""
+    """A tenant's credits. ``expiring`` is the part of ``available`` that expires at some time.
+
+    ``shared``: the tenant has none and cannot get any; one above pays for its mail.
+    """
 
     tenant_id: str
     available: int
     reserved: int
     consumed: int
     expiring: int = 0
+    shared: bool = False
 
     @property
     def spendable(self) -> int:

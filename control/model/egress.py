@@ -4,7 +4,10 @@ Each returns the value in its kept form or raises the INVALID_ARGUMENT Refusal.
 """
 
 import ipaddress
+import json
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from control.model import addresses
 from control.model.fields import invalid
@@ -18,6 +21,14 @@ MAX_WARM_UP_DAYS = 365
 MAX_WEIGHT = 1000
 MAX_MEMBERS = 1000
 MAX_RULE_LIMIT = 1_000_000
+MAX_POOL_NAME = 100
+"""Characters of the name of a tenant's pool."""
+MAX_METADATA = 10_000
+"""Characters of what a routing strategy is told."""
+MAX_ALLOCATED = 100
+"""Addresses in one request of a tenant."""
+AUTO_WARM_UP = (50, 100, 500, 1000, 5000, 10_000, 20_000, 40_000, 70_000, 100_000, 150_000, 250_000, 400_000, 600_000)
+"""The platform's plan for a source that a tenant has warmed up: recipients on the first day, the second, and so on."""
 MAX_CREDENTIAL = 512
 """Octets of a username or password of a provider."""
 SUBMISSION_PORTS = frozenset({25, 465, 587, 2465, 2525, 2587})
@@ -116,6 +127,43 @@ def weight(value: int, field: str) -> int:
     if not 0 <= value <= MAX_WEIGHT:
         raise invalid(field, f"{field} must be 1 to {MAX_WEIGHT}; it is {value}")
     return value or 1
+
+
+def pool_name(value: str, field: str) -> str:
+    """What a tenant calls a pool: messages name it so, which neither line ends nor spaces at an end survive."""
+    if not 1 <= len(value) <= MAX_POOL_NAME or value != value.strip() or not value.isprintable():
+        raise invalid(
+            field, f"{field} must have 1 to {MAX_POOL_NAME} printable characters, and no space at its begin or end"
+        )
+    return value
+
+
+def routing_metadata(value: str, field: str) -> str:
+    """What a routing strategy is told: a JSON object; nothing: an empty one."""
+    if not value:
+        return "{}"
+    if len(value) > MAX_METADATA or not isinstance(_json(value), dict):
+        raise invalid(field, f"{field} must be a JSON object of at most {MAX_METADATA} characters")
+    return value
+
+
+def volume_shares(metadata: str, addresses: Sequence[str], field: str) -> dict[str, int]:
+    """Weights of the addresses of a pool by the percentages in its metadata; 1 for an address without one."""
+    given: dict[str, Any] = _json(metadata)
+    weights: dict[str, int] = {}
+    for wanted in addresses:
+        percentage = given.get(wanted, 0)
+        if isinstance(percentage, bool) or not isinstance(percentage, int | float) or not 0 <= percentage <= 100:
+            raise invalid(field, f"{field}: the percentage of {wanted} must be a number from 0 to 100")
+        weights[wanted] = max(1, round(percentage * MAX_WEIGHT / 100))
+    return weights
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def stream(value: str, field: str) -> str:

@@ -21,6 +21,15 @@ class EventKind(IntEnum):
     BOUNCED = 4
     EXPIRED = 5
     LEASE_RELEASED = 6
+    DROPPED = 7
+    OPENED = 8
+    CLICKED = 9
+    UNSUBSCRIBED = 10
+    COMPLAINED = 11
+
+
+ENGAGEMENTS = frozenset({EventKind.OPENED, EventKind.CLICKED, EventKind.UNSUBSCRIBED, EventKind.COMPLAINED})
+"""What recipients do; control tells of it itself."""
 
 
 class RecordState(IntEnum):
@@ -29,12 +38,14 @@ class RecordState(IntEnum):
     QUEUED = 1
     DELIVERED = 2
     BOUNCED = 3
+    DROPPED = 4
 
 
 class PastEvent(NamedTuple):
     """Something that happened to a recipient, with its place in the order of everything. There are many of them.
 
-    ``sender``, ``recipient`` and ``stream`` come from the record of the recipient and are empty if there is none.
+    ``sender``, ``recipient``, ``stream`` and ``tags`` come from the record of the recipient and are empty if there is
+    none.
     """
 
     event_number: int
@@ -67,6 +78,14 @@ class PastEvent(NamedTuple):
     recipient_key: str
     """The recipient in its canonical form."""
     stream: str
+    tags: tuple[str, ...] = ()
+    ip_address: str = ""
+    """This and the following only of what recipients did."""
+    user_agent: str = ""
+    url: str = ""
+    """Link that was followed; only in CLICKED."""
+    first: bool = False
+    """Nothing of the kind happened to the recipient before."""
 
 
 def recipient_key(recipient: str) -> str:

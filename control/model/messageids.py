@@ -31,6 +31,7 @@ _SHARD_MASK = (1 << 12) - 1
 _MAX_MS = (1 << 42) - 1
 _SIX = 36**6
 _SPANS, _CHECKS = 3, 431
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 _DECIMAL = re.compile(r"(?:msg_)?(0|[1-9][0-9]{0,18})")
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
@@ -50,6 +51,11 @@ def parse(text: str) -> int | None:
 def time_of(id_: int) -> datetime:
     """When the id was made."""
     return _EPOCH + timedelta(milliseconds=id_ >> _LOW_BITS)
+
+
+def unix_ms(id_: int) -> int:
+    """When the id was made, in Unix milliseconds."""
+    return (id_ >> _LOW_BITS) + EPOCH_MS
 
 
 def day_of(id_: int) -> date:
@@ -74,6 +80,29 @@ def uuid(id_: int) -> str:
     value = ms << 80 | 7 << 76 | shard << 64 | 2 << 62 | sequence << 53 | _mix(id_)
     digits = f"{value:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def message_id(id_: int, host: str) -> str:
+    """The Message-ID of an id."""
+    seconds, remainder = _split(id_)
+    return f"<{_digits(remainder, 6)}.{seconds}@{host}>"
+
+
+def base36(id_: int) -> str:
+    """The base-36 form of an id."""
+    seconds, remainder = _split(id_)
+    span, low = divmod(seconds, _SIX)
+    return f"{_digits(low, 6)}-{_digits(remainder, 6)}-{_digits(id_ % _CHECKS * _SPANS + span, 2)}"
+
+
+def _split(id_: int) -> tuple[int, int]:
+    """Unix seconds and remainder."""
+    seconds, ms = divmod(unix_ms(id_), 1000)
+    return seconds, ms << _LOW_BITS | id_ & (1 << _LOW_BITS) - 1
+
+
+def _digits(value: int, size: int) -> str:
+    return "".join(_DIGITS[value // 36**place % 36] for place in range(size - 1, -1, -1))
 
 
 def _decimal(text: str) -> int | None:

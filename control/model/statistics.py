@@ -21,6 +21,7 @@ class Dimension(IntEnum):
     STREAM = 4
     EGRESS_SOURCE = 5
     PROVIDER = 6
+    TAG = 7
 
 
 class CounterKey(NamedTuple):
@@ -34,7 +35,8 @@ class CounterKey(NamedTuple):
 
 @dataclass(slots=True)
 class Counts:
-    """How often each thing happened. ``deferred`` counts attempts, the others recipients."""
+    """How often each thing happened. ``deferred`` counts attempts, ``opens`` and ``clicks`` times, the others
+    recipients."""
 
     accepted: int = 0
     delivered: int = 0
@@ -42,13 +44,35 @@ class Counts:
     deferred: int = 0
     expired: int = 0
     suppressed: int = 0
+    """Dropped: suppressed, or refused by a rule."""
     complained: int = 0
     unsubscribed: int = 0
+    smtp_dropped: int = 0
+    """Of those bounced: no remote server took part."""
+    opened: int = 0
+    opens: int = 0
+    clicked: int = 0
+    clicks: int = 0
 
     @property
     def finished(self) -> int:
         """Recipients that are done with, for better or worse."""
         return self.delivered + self.bounced + self.expired
+
+    @property
+    def processed(self) -> int:
+        """Recipients that were asked for."""
+        return self.accepted + self.suppressed
+
+    @property
+    def sent(self) -> int:
+        """Recipients processed that were not dropped on the way."""
+        return self.accepted - self.smtp_dropped
+
+    @property
+    def hard_bounced(self) -> int:
+        """Recipients that failed for good, at a remote server or for want of one in time."""
+        return self.bounced - self.smtp_dropped + self.expired
 
 
 COUNTED = tuple(field.name for field in fields(Counts))
@@ -60,6 +84,15 @@ _COUNT_OF = {
     EventKind.DEFERRED: "deferred",
     EventKind.BOUNCED: "bounced",
     EventKind.EXPIRED: "expired",
+    EventKind.DROPPED: "suppressed",
+    EventKind.OPENED: "opens",
+    EventKind.CLICKED: "clicks",
+}
+_FIRST_COUNT_OF = {
+    EventKind.OPENED: "opened",
+    EventKind.CLICKED: "clicked",
+    EventKind.UNSUBSCRIBED: "unsubscribed",
+    EventKind.COMPLAINED: "complained",
 }
 
 
@@ -68,8 +101,9 @@ def tally(events: Iterable[PastEvent]) -> dict[CounterKey, Counts]:
     # By plain tuples, which are made in no time: most counters of a batch are met several times.
     counters: dict[tuple[str, int, date, str], Counts] = {}
     for event in events:
-        counted = _COUNT_OF.get(event.kind)
-        if counted is None:
+        counted = _counted(event)
+        # A bounce message (null sender, RFC 5321 §4.5.5) is ours and not mail that the tenant sends.
+        if not counted or not event.sender:
             continue
         day = event.occurred_at.astimezone(UTC).date()
         for dimension, value in _values(event):
@@ -79,13 +113,30 @@ def tally(events: Iterable[PastEvent]) -> dict[CounterKey, Counts]:
             counts = counters.get(key)
             if counts is None:
                 counts = counters[key] = Counts()
-            setattr(counts, counted, getattr(counts, counted) + 1)
+            for name in counted:
+                setattr(counts, name, getattr(counts, name) + 1)
     return {CounterKey._make(key): counters[key] for key in sorted(counters)}
+
+
+def smtp_dropped(event: PastEvent) -> bool:
+    """Whether a recipient failed for good without any remote server taking part."""
+    return event.kind is EventKind.BOUNCED and not event.code
 
 
 def rate(part: int, whole: int) -> float:
     """A share between 0 and 1; 0 of nothing."""
     return part / whole if whole else 0.0
+
+
+def _counted(event: PastEvent) -> tuple[str, ...]:
+    """The counts that an event adds to."""
+    always = _ALWAYS.get(event.kind, ())
+    if event.first and event.kind in _FIRST_COUNT_OF:
+        return (*always, _FIRST_COUNT_OF[event.kind])
+    return (*always, "smtp_dropped") if smtp_dropped(event) else always
+
+
+_ALWAYS = {kind: (name,) for kind, name in _COUNT_OF.items()}
 
 
 def _values(event: PastEvent) -> tuple[tuple[Dimension, str], ...]:
@@ -97,4 +148,5 @@ def _values(event: PastEvent) -> tuple[tuple[Dimension, str], ...]:
         (Dimension.STREAM, event.stream),
         (Dimension.EGRESS_SOURCE, event.egress_source),
         (Dimension.PROVIDER, event.provider),
+        *((Dimension.TAG, tag) for tag in dict.fromkeys(event.tags)),
     )

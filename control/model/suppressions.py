@@ -82,6 +82,8 @@ class Filter:
     domain: str = ""
     start: datetime | None = None
     end: datetime | None = None
+    search: str = ""
+    number: int = 0
 
     def conditions(self) -> tuple[str, ...]:
         """What page tokens are bound to."""
@@ -92,6 +94,8 @@ class Filter:
             self.domain,
             str(self.start),
             str(self.end),
+            self.search,
+            str(self.number),
         )
 
 

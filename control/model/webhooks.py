@@ -24,6 +24,8 @@ MAX_LOOKED_AT = 200_000
 """Events that one replay looks at: filters by stream and sender leave out the others."""
 MAX_NAMED = 1000
 """Deliveries named in one replay."""
+JUDGED = 200
+"""Newest events that the success rate is of."""
 
 
 class Kind(IntEnum):
@@ -40,22 +42,36 @@ class Kind(IntEnum):
     CLICKED = 9
     ALERT = 10
     TEST = 11
+    DROPPED = 12
+    SENT = 13
+    SMTP_DROPPED = 14
+    UNIQUE_OPENED = 15
+    """Asks for the first of several; told as OPENED."""
+    UNIQUE_CLICKED = 16
+    """Asks for the first of several; told as CLICKED."""
 
 
 class Format(IntEnum):
-    """The form of a payload; the numbers of ``Webhook.PayloadFormat``. Those without a renderer are not offered."""
+    """The form of a payload; the numbers of ``Webhook.PayloadFormat``."""
 
     NATIVE = 1
     SENDPOST = 2
     SENDPULSE = 3
     MAILPASS = 4
+    SENDPOST_LEGACY = 5
+
+
+SENDPOST_FORMATS = (Format.SENDPOST, Format.SENDPOST_LEGACY)
+"""The forms that an endpoint of a message's own takes the place of."""
+MIN_SECRET, MAX_SECRET = 16, 200
 
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 """A header field's name (RFC 9110 §5.6.2)."""
 _STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
-_OURS = "barua-"
+_SECRET = re.compile(r"[!-~]+")
+_OURS = ("barua-", "x-sendpost-", "x-webhook-")
 _RESERVED = frozenset(
     {
         "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "cookie", "expect",
@@ -65,13 +81,13 @@ _RESERVED = frozenset(
 )  # fmt: skip
 
 
-def kinds(values: Sequence[int], field: str) -> list[Kind]:
-    """What a webhook asks for, in order and once."""
+def kinds(values: Sequence[int], format_: Format, field: str) -> list[Kind]:
+    """What a webhook asks for, in order and once. In forms of other services it may be nothing."""
     known = {kind.value for kind in Kind if kind is not Kind.TEST}
     for value in values:
         if value not in known:
             raise invalid(field, f"{field} has {value}, which is no event kind that a webhook can ask for")
-    if not values:
+    if not values and format_ is Format.NATIVE:
         raise invalid(field, f"{field} is empty; name at least one event kind")
     return [Kind(value) for value in sorted(set(values))]
 
@@ -119,11 +135,21 @@ def headers(values: Mapping[str, str], kept: Mapping[str, str], field: str) -> d
     return result
 
 
-def batch_size(value: int, field: str) -> int:
+def batch_size(value: int, format_: Format, field: str) -> int:
     """Events in one request at most."""
+    default = MAX_BATCH if format_ is Format.SENDPULSE else DEFAULT_BATCH
     if not 0 <= value <= MAX_BATCH:
-        raise invalid(field, f"{field} must be 1 to {MAX_BATCH}, or 0 for {DEFAULT_BATCH}; it is {value}")
-    return value or DEFAULT_BATCH
+        raise invalid(field, f"{field} must be 1 to {MAX_BATCH}, or 0 for {default}; it is {value}")
+    return value or default
+
+
+def secret(value: str, field: str) -> str:
+    """A secret that somebody chose, which is not told in errors."""
+    if not (MIN_SECRET <= len(value) <= MAX_SECRET and _SECRET.fullmatch(value)):
+        raise invalid(
+            field, f"{field} must have {MIN_SECRET} to {MAX_SECRET} printable ASCII characters without spaces"
+        )
+    return value
 
 
 def grace_seconds(value: float, field: str) -> float:

@@ -107,6 +107,9 @@ def pool(row: Pool) -> Change:
             pool_id=row.pool_id,
             source_ids=[source_id for source_id, _ in row.members],
             weights=[weight for _, weight in row.members],
+            tenant_id=row.owner or "",
+            folded_name=row.folded_name or "",
+            overflow_pool_id=row.overflow_pool_id or "",
         )
     )
 

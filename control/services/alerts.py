@@ -18,7 +18,7 @@ from control.model import alerts as rules
 from control.model import apikeys, fields, names
 from control.model.caller import acting_for_platform
 from control.model.names import ChildName
-from control.services.listing import page_of
+from control.services.listing import listing_of, page_of
 from control.services.mutation import Mutations
 from control.services.timestamps import to_proto
 from control.services.updates import check_etag, paths_of
@@ -75,14 +75,17 @@ class AlertServicer(AlertServiceServicer):
         """See the proto."""
         me = caller().tenant_id
         tenant_id = names.tenant(request.parent, me, "parent")
-        page = page_of(request, "", tenant_id)
+        listing = listing_of(request, tenant_id)
 
-        async def read(connection: Connection) -> list[Rule]:
+        async def read(connection: Connection) -> tuple[list[Rule], int]:
             await tenants.visible(connection, me, tenant_id)
-            return await alerts.page(connection, tenant_id, page.after, page.limit)
+            return await alerts.page(connection, tenant_id, listing.wanted)
 
-        found, token = page.cut(await self._database.transact(read), lambda rule: rule.alert_rule_id)
-        return alert_service_pb2.ListAlertRulesResponse(alert_rules=map(_rule_proto, found), next_page_token=token)
+        found, total = await self._database.transact(read)
+        shown, token = listing.cut(found, lambda rule: rule.alert_rule_id)
+        return alert_service_pb2.ListAlertRulesResponse(
+            alert_rules=map(_rule_proto, shown), next_page_token=token, total_size=total
+        )
 
     async def UpdateAlertRule(self, request: alert_service_pb2.UpdateAlertRuleRequest, context: _Context) -> RuleProto:
         """See the proto."""
@@ -235,6 +238,7 @@ def _rule_proto(rule: Rule) -> RuleProto:
         create_time=to_proto(rule.created_at),
         update_time=to_proto(rule.updated_at),
         etag=str(rule.version),
+        number=rule.number,
     )
 
 

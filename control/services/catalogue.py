@@ -18,6 +18,8 @@ from barua.control.v1 import (
     domain_service_pb2_grpc,
     egress_service_pb2,
     egress_service_pb2_grpc,
+    engagement_service_pb2,
+    engagement_service_pb2_grpc,
     event_service_pb2,
     event_service_pb2_grpc,
     history_service_pb2,
@@ -28,8 +30,12 @@ from barua.control.v1 import (
     list_validation_service_pb2_grpc,
     oauth_service_pb2,
     oauth_service_pb2_grpc,
+    pool_service_pb2,
+    pool_service_pb2_grpc,
     quota_service_pb2,
     quota_service_pb2_grpc,
+    resubscription_service_pb2,
+    resubscription_service_pb2_grpc,
     sender_service_pb2,
     sender_service_pb2_grpc,
     smtp_provider_service_pb2,
@@ -54,14 +60,17 @@ from control.services.credits import CreditServicer
 from control.services.dkim_keys import DkimKeyServicer
 from control.services.domains import DomainServicer
 from control.services.egress import EgressServicer
+from control.services.engagement import EngagementServicer
 from control.services.events import EventServicer
 from control.services.history import HistoryServicer
 from control.services.journal import JournalServicer
 from control.services.leases import LeaseServicer
 from control.services.listvalidation import ListValidationServicer
 from control.services.oauth import OAuthServicer
+from control.services.pools import PoolServicer
 from control.services.providers import SmtpProviderServicer
 from control.services.quotas import QuotaServicer
+from control.services.resubscriptions import ResubscriptionServicer
 from control.services.senders import SenderServicer
 from control.services.statistics import StatisticsServicer
 from control.services.suppressions import SuppressionServicer
@@ -79,13 +88,16 @@ _FILES: tuple[FileDescriptor, ...] = (
     sender_service_pb2.DESCRIPTOR,
     template_service_pb2.DESCRIPTOR,
     suppression_service_pb2.DESCRIPTOR,
+    resubscription_service_pb2.DESCRIPTOR,
     list_validation_service_pb2.DESCRIPTOR,
     smtp_provider_service_pb2.DESCRIPTOR,
     egress_service_pb2.DESCRIPTOR,
+    pool_service_pb2.DESCRIPTOR,
     quota_service_pb2.DESCRIPTOR,
     history_service_pb2.DESCRIPTOR,
     statistics_service_pb2.DESCRIPTOR,
     event_service_pb2.DESCRIPTOR,
+    engagement_service_pb2.DESCRIPTOR,
     webhook_service_pb2.DESCRIPTOR,
     alert_service_pb2.DESCRIPTOR,
     lease_service_pb2.DESCRIPTOR,
@@ -107,13 +119,16 @@ class Servicers:
     senders: SenderServicer
     templates: TemplateServicer
     suppressions: SuppressionServicer
+    resubscriptions: ResubscriptionServicer
     list_validations: ListValidationServicer
     smtp_providers: SmtpProviderServicer
     egress: EgressServicer
+    pools: PoolServicer
     quotas: QuotaServicer
     history: HistoryServicer
     statistics: StatisticsServicer
     events: EventServicer
+    engagement: EngagementServicer
     webhooks: WebhookServicer
     alerts: AlertServicer
     leases: LeaseServicer
@@ -147,13 +162,16 @@ def register(server: grpc.aio.Server, servicers: Servicers) -> None:
     sender_service_pb2_grpc.add_SenderServiceServicer_to_server(servicers.senders, server)
     template_service_pb2_grpc.add_TemplateServiceServicer_to_server(servicers.templates, server)
     suppression_service_pb2_grpc.add_SuppressionServiceServicer_to_server(servicers.suppressions, server)
+    resubscription_service_pb2_grpc.add_ResubscriptionServiceServicer_to_server(servicers.resubscriptions, server)
     list_validation_service_pb2_grpc.add_ListValidationServiceServicer_to_server(servicers.list_validations, server)
     smtp_provider_service_pb2_grpc.add_SmtpProviderServiceServicer_to_server(servicers.smtp_providers, server)
     egress_service_pb2_grpc.add_EgressServiceServicer_to_server(servicers.egress, server)
+    pool_service_pb2_grpc.add_PoolServiceServicer_to_server(servicers.pools, server)
     quota_service_pb2_grpc.add_QuotaServiceServicer_to_server(servicers.quotas, server)
     history_service_pb2_grpc.add_HistoryServiceServicer_to_server(servicers.history, server)
     statistics_service_pb2_grpc.add_StatisticsServiceServicer_to_server(servicers.statistics, server)
     event_service_pb2_grpc.add_EventServiceServicer_to_server(servicers.events, server)
+    engagement_service_pb2_grpc.add_EngagementServiceServicer_to_server(servicers.engagement, server)
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(servicers.webhooks, server)
     alert_service_pb2_grpc.add_AlertServiceServicer_to_server(servicers.alerts, server)
     lease_service_pb2_grpc.add_LeaseServiceServicer_to_server(servicers.leases, server)

@@ -6,10 +6,13 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
+from barua.control.v1.credential_pb2 import ApiKeyView
+
 from control.authentication import caller
 from control.model import credentials as rules
 from control.model import fields
 from control.model.apikeys import KeptSecret
+from control.model.caller import Access
 from control.permissions import SCOPES
 from control.services.timestamps import from_proto
 from control.store.credentials import KeySettings
@@ -37,6 +40,18 @@ def require_grantable(scopes: Sequence[str]) -> None:
             f"these credentials do not have the scopes {missing} themselves, so they cannot manage keys with them",
             metadata={"scopes": missing},
         )
+
+
+def tells_secrets(view: ApiKeyView.ValueType) -> bool:
+    """Whether a view of API keys has secrets; PERMISSION_DENIED for a caller that may not change credentials."""
+    if view not in ApiKeyView.values():
+        raise fields.invalid("view", f"view {view} is not known")
+    if view != ApiKeyView.API_KEY_VIEW_WITH_SECRET:
+        return False
+    if not caller().may(Access.WRITE, "credentials"):
+        message = "these credentials may not read secrets; take some that may change credentials, or the view BASIC"
+        raise Refusal(Reason.PERMISSION_DENIED, message, field="view")
+    return True
 
 
 def expiry(message: Any, field: str) -> datetime | None:

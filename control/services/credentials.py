@@ -10,13 +10,14 @@ from barua.control.v1.credential_service_pb2_grpc import CredentialServiceServic
 
 from control.authentication import caller
 from control.database import Connection, Database
+from control.keyvault import KeyVault
 from control.model import apikeys, fields, names
 from control.model import credentials as rules
 from control.model.credentials import LoginRole
 from control.passwords import Passwords
 from control.services import credential_fields
 from control.services.credential_fields import KEY_FIELDS
-from control.services.listing import page_of
+from control.services.listing import listing_of, page_of
 from control.services.mutation import Mutations
 from control.services.timestamps import to_proto
 from control.services.updates import check_etag, paths_of
@@ -40,10 +41,11 @@ _ROLE_PROTOS = {role: proto for proto, role in _ROLES.items() if proto}
 class CredentialServicer(CredentialServiceServicer):
     """See the proto."""
 
-    def __init__(self, database: Database, mutations: Mutations, passwords: Passwords) -> None:
+    def __init__(self, database: Database, mutations: Mutations, passwords: Passwords, vault: KeyVault) -> None:
         self._database = database
         self._mutations = mutations
         self._passwords = passwords
+        self._vault = vault
 
     async def CreateLogin(
         self, request: credential_service_pb2.CreateLoginRequest, context: _Context
@@ -139,7 +141,8 @@ class CredentialServicer(CredentialServiceServicer):
 
         async def effect(connection: Connection) -> credential_pb2.ApiKey:
             await tenants.visible(connection, me, tenant_id, lock=True)
-            made = await credentials.create_api_key(connection, tenant_id, key, settings)
+            sealed = self._vault.seal(key, tenant_id) if request.api_key.recoverable else None
+            made = await credentials.create_api_key(connection, tenant_id, key, settings, sealed)
             return _api_key(made, key.text)
 
         return await self._mutations.run(request, credential_pb2.ApiKey, effect, kept=_without_secret)
@@ -150,12 +153,17 @@ class CredentialServicer(CredentialServiceServicer):
         """See the proto."""
         me = caller().tenant_id
         name = names.child(request.name, "apiKeys", me)
+        telling = credential_fields.tells_secrets(request.view)
 
         async def read(connection: Connection) -> ApiKey:
             await tenants.visible(connection, me, name.tenant_id)
             return await credentials.get_api_key(connection, name.tenant_id, name.id)
 
-        return _api_key(await self._database.transact(read))
+        key = await self._database.transact(read)
+        if not telling:
+            return _api_key(key)
+        credential_fields.require_grantable(key.settings.scopes)
+        return _api_key(key, self._vault.text(key))
 
     async def ListApiKeys(
         self, request: credential_service_pb2.ListApiKeysRequest, context: _Context
@@ -163,14 +171,20 @@ class CredentialServicer(CredentialServiceServicer):
         """See the proto."""
         me = caller().tenant_id
         tenant_id = names.tenant(request.parent, me, "parent")
-        page = page_of(request, "", tenant_id)
+        telling = credential_fields.tells_secrets(request.view)
+        listing = listing_of(request, tenant_id, str(request.include_descendants))
 
-        async def read(connection: Connection) -> list[ApiKey]:
+        async def read(connection: Connection) -> tuple[list[ApiKey], int]:
             await tenants.visible(connection, me, tenant_id)
-            return await credentials.list_api_keys(connection, tenant_id, page.after, page.limit)
+            return await credentials.list_api_keys(connection, tenant_id, request.include_descendants, listing.wanted)
 
-        found, token = page.cut(await self._database.transact(read), lambda key: key.key_id)
-        return credential_service_pb2.ListApiKeysResponse(api_keys=map(_api_key, found), next_page_token=token)
+        found, total = await self._database.transact(read)
+        shown, token = listing.cut(found, lambda key: key.key_id)
+        told = [
+            _api_key(key, self._vault.text(key) if telling and caller().may_grant(key.settings.scopes) else "")
+            for key in shown
+        ]
+        return credential_service_pb2.ListApiKeysResponse(api_keys=told, next_page_token=token, total_size=total)
 
     async def UpdateApiKey(
         self, request: credential_service_pb2.UpdateApiKeyRequest, context: _Context
@@ -186,7 +200,7 @@ class CredentialServicer(CredentialServiceServicer):
             check_etag(request.api_key.etag, str(key.version), "api_key.etag")
             settings = credential_fields.changed_settings(key.settings, request.api_key, "api_key", paths)
             credential_fields.require_grantable([*key.settings.scopes, *settings.scopes])
-            return _api_key(await credentials.save_api_key(connection, key.key_id, settings, key.secret))
+            return _api_key(await credentials.save_api_key(connection, key, settings, key.secret, key.sealed_secret))
 
         return await self._mutations.run(request, credential_pb2.ApiKey, effect)
 
@@ -204,7 +218,8 @@ class CredentialServicer(CredentialServiceServicer):
             key = await credentials.get_api_key(connection, name.tenant_id, name.id, lock=True)
             credential_fields.require_grantable(key.settings.scopes)
             secret = key.secret.rotated(new, previous_end)
-            return _api_key(await credentials.save_api_key(connection, key.key_id, key.settings, secret), new.text)
+            sealed = self._vault.seal(new, name.tenant_id) if key.sealed_secret is not None else None
+            return _api_key(await credentials.save_api_key(connection, key, key.settings, secret, sealed), new.text)
 
         return await self._mutations.run(request, credential_pb2.ApiKey, effect, kept=_without_secret)
 
@@ -265,6 +280,8 @@ def _api_key(key: ApiKey, secret_key: str = "") -> credential_pb2.ApiKey:
         update_time=to_proto(key.updated_at),
         last_used_time=to_proto(key.last_used_at),
         etag=str(key.version),
+        number=key.number,
+        recoverable=key.sealed_secret is not None,
     )
 
 

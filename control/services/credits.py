@@ -64,13 +64,18 @@ class CreditServicer(CreditServiceServicer):
         me = caller().tenant_id
         named = names.tenant_or_login(request.tenant, me, "tenant")
 
-        async def read(connection: Connection) -> tuple[Balance, list[Portion]]:
+        async def read(connection: Connection) -> tuple[Balance, list[Portion], str]:
             tenant = await tenants.resolve(connection, me, named)
             has = await ledger.balance(connection, tenant.tenant_id)
-            return has, await ledger.lots_of(connection, tenant.tenant_id) if has.expiring else []
+            # Of the tenants above, this sees those that the caller does.
+            line = await tenants.line(connection, tenant.tenant_id) if has.shared else [tenant]
+            payer = next((above.tenant_id for above in line if not above.settings.shares_balance), None)
+            lots = await ledger.lots_of(connection, tenant.tenant_id) if has.expiring else []
+            return has, lots, f"tenants/{payer}" if payer else ""
 
-        has, lots = await self._database.transact(read)
+        has, lots, payer = await self._database.transact(read)
         answer = _balance(has)
+        answer.paying_tenant = payer
         answer.expiring.extend(
             pb.ExpiringCredits(expire_time=to_proto(lot.expire_at), amount=lot.amount) for lot in lots[:MAX_EXPIRIES]
         )
@@ -301,6 +306,7 @@ def _balance(balance: Balance) -> pb.Balance:
         available=balance.available,
         reserved=balance.reserved,
         consumed=balance.consumed,
+        shared=balance.shared,
     )
 
 

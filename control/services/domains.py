@@ -27,7 +27,7 @@ from control.model.fields import invalid
 from control.rotation import sealed
 from control.sealing import Sealer
 from control.services import domain_answers
-from control.services.listing import page_of
+from control.services.listing import listing_of
 from control.services.mutation import Mutations
 from control.services.updates import check_etag, paths_of
 from control.store import domains, sending, tenants
@@ -106,14 +106,18 @@ class DomainServicer(DomainServiceServicer):
         """See the proto."""
         me = caller().tenant_id
         tenant_id = names.tenant(request.parent, me, "parent")
-        page = page_of(request, "", tenant_id)
+        verified = request.verified if request.HasField("verified") else None
+        listing = listing_of(request, tenant_id, str(verified))
 
-        async def read(connection: Connection) -> list[Domain]:
+        async def read(connection: Connection) -> tuple[list[Domain], int]:
             await tenants.visible(connection, me, tenant_id)
-            return await domains.page(connection, tenant_id, page.after, page.limit)
+            return await domains.page(connection, tenant_id, verified, listing.wanted)
 
-        found, token = page.cut(await self._database.transact(read), lambda domain: domain.domain)
-        return domain_service_pb2.ListDomainsResponse(domains=map(self._to_proto, found), next_page_token=token)
+        found, total = await self._database.transact(read)
+        shown, token = listing.cut(found, lambda domain: domain.domain)
+        return domain_service_pb2.ListDomainsResponse(
+            domains=map(self._to_proto, shown), next_page_token=token, total_size=total
+        )
 
     async def UpdateDomain(
         self, request: domain_service_pb2.UpdateDomainRequest, context: _Context
@@ -139,7 +143,8 @@ class DomainServicer(DomainServiceServicer):
         found = await self._read(_parse(request.name))
         if found.verified:
             return self._to_proto(found)
-        demand(await self._checker.check_challenge(found.domain, found.challenge))
+        keys = [subject.published(key) for key in found.keys]
+        demand(await self._checker.check_challenge(found.domain, found.challenge, keys))
 
         async def effect(connection: Connection) -> domain_pb2.Domain:
             return self._to_proto(await domains.mark_verified(connection, found))

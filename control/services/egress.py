@@ -14,16 +14,17 @@ from barua.control.v1.egress_service_pb2_grpc import EgressServiceServicer
 from control.authentication import caller
 from control.database import Connection, Database
 from control.model import addresses, egress, fields, names
-from control.model.caller import acting_for_platform
+from control.model.caller import ROOT_TENANT, acting_for_platform
 from control.services import egressrules
 from control.services.listing import page_of
 from control.services.mutation import Mutations
 from control.services.timestamps import from_proto, to_proto
 from control.services.updates import check_etag, paths_of
 from control.store import egress as store
-from control.store import tenants
+from control.store import tenant_pools, tenants
 from control.store.egress import Pool, Source
 from control.store.tenants import Tenant
+from mta.runtime.refusals import Reason, Refusal
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -36,7 +37,7 @@ _STATES = {
     egress_pb2.Source.STATE_DISABLED: "disabled",
 }
 _STATE_PROTOS = {text: proto for proto, text in _STATES.items()}
-_SOURCE_FIELDS = frozenset({"address", "ehlo_name", "warm_up", "daily_limit", "note"})
+_SOURCE_FIELDS = frozenset({"address", "ehlo_name", "warm_up", "daily_limit", "note", "tenant"})
 _POOL_FIELDS = frozenset({"display_name", "members"})
 
 
@@ -86,6 +87,8 @@ class EgressServicer(EgressServiceServicer):
             current = await store.get_source(connection, source_id, lock=True)
             check_etag(request.source.etag, str(current.version), "source.etag")
             changed = _changed_source(current, request.source, paths)
+            if changed.allotted_to != current.allotted_to:
+                await tenant_pools.check_unused(connection, current, changed.allotted_to)
             return _source_proto(await store.update_source(connection, changed))
 
         return await self._mutations.run(request, egress_pb2.Source, effect)
@@ -152,6 +155,9 @@ class EgressServicer(EgressServiceServicer):
 
         async def effect(connection: Connection) -> egress_pb2.Pool:
             current = await store.get_pool(connection, pool_id, lock=True)
+            if current.owner is not None:
+                text = f'the pool "{pool_id}" is one of tenant "{current.owner}": change it with PoolService'
+                raise Refusal(Reason.FAILED_PRECONDITION, text, metadata={"tenant": current.owner})
             check_etag(request.pool.etag, str(current.version), "pool.etag")
             return _pool_proto(await store.update_pool(connection, _changed_pool(current, request.pool, paths)))
 
@@ -304,6 +310,10 @@ def _changed_source(current: Source, wanted: egress_pb2.Source, paths: Collectio
         changed = replace(changed, daily_limit=egress.limit(wanted.daily_limit, "source.daily_limit"))
     if "note" in paths:
         changed = replace(changed, note=fields.text(wanted.note, "source.note", MAX_NOTE))
+    if "tenant" in paths:
+        allotted_to = names.tenant(wanted.tenant, ROOT_TENANT, "source.tenant") if wanted.tenant else None
+        if allotted_to != changed.allotted_to:
+            changed = replace(changed, allotted_to=allotted_to, released=False)
     return changed
 
 
@@ -359,6 +369,9 @@ def _source_proto(source: Source) -> egress_pb2.Source:
         create_time=to_proto(source.created_at),
         update_time=to_proto(source.updated_at),
         etag=str(source.version),
+        tenant=f"tenants/{source.allotted_to}" if source.allotted_to else "",
+        number=source.number,
+        released=source.released,
     )
 
 
@@ -372,4 +385,6 @@ def _pool_proto(pool: Pool) -> egress_pb2.Pool:
         create_time=to_proto(pool.created_at),
         update_time=to_proto(pool.updated_at),
         etag=str(pool.version),
+        tenant=f"tenants/{pool.owner}" if pool.owner else "",
+        number=pool.number,
     )

@@ -173,6 +173,11 @@ def _to_proto(event: PastEvent) -> WatchedEvent:
             stream=event.stream,
             egress_source=event.egress_source,
             provider=event.provider,
+            tags=event.tags,
+            ip_address=event.ip_address,
+            user_agent=event.user_agent,
+            url=event.url,
+            first=event.first,
         ),
         message_record=f"tenants/{event.tenant_id}/messages/{event.recipient_id}",
     )

@@ -14,6 +14,7 @@ from barua.journal.v1.journal_service_pb2_grpc import JournalServiceServicer
 
 from control.database import Database
 from control.model import fields
+from control.model.events import ENGAGEMENTS
 from control.services.timestamps import from_proto
 from control.store import journal
 from control.store.journal import Event, EventKind
@@ -35,7 +36,13 @@ MAX_STREAM = 100
 MAX_PROVIDER = 127
 """Characters kept of the key of an SMTP provider: that of a tenant, a slash, an id."""
 
-_KINDS = {kind.value: kind for kind in EventKind}  # several times as fast as EventKind(number)
+MAX_TAGS, MAX_TAG = 20, 128
+MAX_PROPERTIES = 32_768
+"""Characters kept of a submitter's JSON object; intake refuses more octets."""
+REFERENCE_OCTETS = 16
+
+# Several times as fast as EventKind(number). What recipients do is not for nodes to tell.
+_KINDS = {kind.value: kind for kind in EventKind if kind not in ENGAGEMENTS}
 
 _events = Counter("barua_control_journal_events_total", "Events recorded.", ["kind"])
 _seconds = Histogram("barua_control_journal_batch_seconds", "Time to record one batch of events.")
@@ -110,7 +117,15 @@ def _event(proto: event_pb2.Event) -> Event:
         stream=_text(proto.stream, MAX_STREAM),
         egress_source=_text(proto.egress_source, MAX_STREAM),
         provider=_text(proto.provider, MAX_PROVIDER),
+        tags=tuple(filter(None, map(_tag, proto.tags[:MAX_TAGS]))),
+        properties=_text(proto.properties, MAX_PROPERTIES),
+        reference=proto.reference if len(proto.reference) == REFERENCE_OCTETS else b"",
     )
+
+
+def _tag(tag: str) -> str:
+    """A tag that can be kept in one line with others."""
+    return _text("".join(character for character in tag if character.isprintable()), MAX_TAG)
 
 
 def _text(text: str, limit: int) -> str:

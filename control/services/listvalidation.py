@@ -17,11 +17,12 @@ from barua.control.v1.list_validation_service_pb2_grpc import ListValidationServ
 
 from control.authentication import caller
 from control.database import Connection, Database
-from control.model import fields, names
+from control.model import fields, names, selection
+from control.model.selection import Order
 from control.model.suppressions import stream
 from control.model.validation import Verdict
 from control.services import validationshapes as shapes
-from control.services.listing import page_of
+from control.services.listing import listing_of, page_of
 from control.services.mutation import Mutations
 from control.services.validator import Validator
 from control.store import listvalidations, tenants
@@ -137,14 +138,17 @@ class ListValidationServicer(ListValidationServiceServicer):
         """See the proto."""
         me = caller().tenant_id
         tenant_id = names.tenant(request.parent, me, "parent")
-        page = page_of(request, "", tenant_id)
+        listing = listing_of(request, tenant_id, default=Order.NEWEST)
 
-        async def read(connection: Connection) -> list[ListValidation]:
+        async def read(connection: Connection) -> tuple[list[ListValidation], int]:
             await tenants.visible(connection, me, tenant_id)
-            return await listvalidations.page(connection, tenant_id, page.after, page.limit)
+            return await listvalidations.page(connection, tenant_id, listing.wanted)
 
-        found, token = page.cut(await self._database.transact(read), lambda entry: entry.validation_id)
-        return pb.ListListValidationsResponse(list_validations=map(shapes.to_list, found), next_page_token=token)
+        found, total = await self._database.transact(read)
+        shown, token = listing.cut(found, lambda entry: entry.validation_id)
+        return pb.ListListValidationsResponse(
+            list_validations=map(shapes.to_list, shown), next_page_token=token, total_size=total
+        )
 
     async def ListAddressValidations(
         self, request: pb.ListAddressValidationsRequest, context: _Context
@@ -155,12 +159,15 @@ class ListValidationServicer(ListValidationServiceServicer):
         verdict = int(request.verdict) or None
         if verdict is not None and verdict not in set(Verdict):
             raise fields.invalid("verdict", f"verdict {verdict} is not known")
+        skip = selection.skip(request.skip)
         page = page_of(request, 0, name.tenant_id, name.id, str(verdict))
 
         async def read(connection: Connection) -> list[Checked]:
             await tenants.visible(connection, me, name.tenant_id)
             await listvalidations.get(connection, name.tenant_id, name.id)
-            return await listvalidations.results(connection, name.tenant_id, name.id, verdict, page.after, page.limit)
+            return await listvalidations.results(
+                connection, name.tenant_id, name.id, verdict, page.after, page.limit, skip
+            )
 
         found, token = page.cut(await self._database.transact(read), lambda checked: checked.line)
         results = [AddressValidation.FromString(checked.result) for checked in found]

@@ -4,6 +4,7 @@ They cost the operator's credits, as any message does. Errors: the Refusal of th
 reached within ``SEND_SECONDS``.
 """
 
+import hashlib
 from email.message import EmailMessage
 
 import grpc
@@ -39,6 +40,30 @@ class MtaMailer:
             await stub.SubmitMessage(request, metadata=self._metadata, timeout=SEND_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise rpc.refusal_of(error) from error
+
+    async def send_for(self, tenant_id: str, sender: str, recipient: str, message: EmailMessage, key: str) -> int:
+        """Hand over a tenant's message to somebody whom it suppressed, once for ``key``; its id. Raises Refusal."""
+        request = injection_service_pb2.SubmitMessageRequest(
+            tenant_id=tenant_id,
+            sender=sender,
+            recipients=[recipient],
+            content=message.as_bytes(),
+            despite_suppression=True,
+        )
+        call = injection_service_pb2.SubmitMessagesRequest(
+            submissions=[injection_service_pb2.Submission(message=request)],
+            idempotency_key=key,
+            fingerprint=hashlib.sha256(key.encode()).digest(),
+        )
+        stub = InjectionServiceStub(self._channel)
+        try:
+            answer = await stub.SubmitMessages(call, metadata=self._metadata, timeout=SEND_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise rpc.refusal_of(error) from error
+        (result,) = answer.results
+        if result.status.code:
+            raise rpc.refusal_in(result.status)
+        return int(result.response.message_id)
 
     async def close(self) -> None:
         """Let go of the connection."""

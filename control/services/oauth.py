@@ -18,7 +18,7 @@ from control.model import apikeys, fields, names
 from control.permissions import SCOPES
 from control.services import credential_fields
 from control.services.credential_fields import KEY_FIELDS
-from control.services.listing import page_of
+from control.services.listing import listing_of
 from control.services.mutation import Mutations
 from control.services.timestamps import to_proto
 from control.services.updates import check_etag, paths_of
@@ -84,14 +84,17 @@ class OAuthServicer(OAuthServiceServicer):
         """See the proto."""
         me = caller().tenant_id
         tenant_id = names.tenant(request.parent, me, "parent")
-        page = page_of(request, "", tenant_id)
+        listing = listing_of(request, tenant_id)
 
-        async def read(connection: Connection) -> list[OAuthClient]:
+        async def read(connection: Connection) -> tuple[list[OAuthClient], int]:
             await tenants.visible(connection, me, tenant_id)
-            return await oauth_clients.page(connection, tenant_id, page.after, page.limit)
+            return await oauth_clients.page(connection, tenant_id, listing.wanted)
 
-        found, token = page.cut(await self._database.transact(read), lambda client: client.client_id)
-        return oauth_service_pb2.ListOAuthClientsResponse(oauth_clients=map(_to_proto, found), next_page_token=token)
+        found, total = await self._database.transact(read)
+        shown, token = listing.cut(found, lambda client: client.client_id)
+        return oauth_service_pb2.ListOAuthClientsResponse(
+            oauth_clients=map(_to_proto, shown), next_page_token=token, total_size=total
+        )
 
     async def UpdateOAuthClient(
         self, request: oauth_service_pb2.UpdateOAuthClientRequest, context: _Context
@@ -196,6 +199,7 @@ def _to_proto(client: OAuthClient, client_secret: str = "") -> oauth_client_pb2.
         update_time=to_proto(client.updated_at),
         last_used_time=to_proto(client.last_used_at),
         etag=str(client.version),
+        number=client.number,
     )
 
 

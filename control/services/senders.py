@@ -19,7 +19,7 @@ from control.domaincheck.lookup import ROUND_SECONDS, DnsAway
 from control.model import addresses, fields, names
 from control.model.caller import Role
 from control.model.taglists import DmarcPolicy
-from control.services.listing import page_of
+from control.services.listing import listing_of
 from control.services.mutation import Mutations
 from control.services.timestamps import to_proto
 from control.services.updates import check_etag, paths_of
@@ -62,6 +62,7 @@ class SenderServicer(SenderServiceServicer):
         tenant_id = names.tenant(request.parent, who.tenant_id, "parent")
         address = _address(request.address, "address")
         display_name = fields.text(request.sender.display_name, "sender.display_name")
+        reply_to = _reply_to(request.sender)
         if request.trusted and who.role is not Role.OPERATOR:
             raise Refusal(Reason.PERMISSION_DENIED, "only the operator may take a sender on trust", field="trusted")
         earlier = await self._mutations.earlier(request, sender_pb2.Sender)
@@ -78,7 +79,7 @@ class SenderServicer(SenderServiceServicer):
 
         async def effect(connection: Connection) -> sender_pb2.Sender:
             await tenants.visible(connection, who.tenant_id, tenant_id, lock=True)
-            made = await senders.create(connection, tenant_id, address, display_name, trusted=request.trusted)
+            made = await senders.create(connection, tenant_id, address, display_name, reply_to, trusted=request.trusted)
             return _to_proto(made)
 
         answer = await self._mutations.run(request, sender_pb2.Sender, effect)
@@ -96,27 +97,38 @@ class SenderServicer(SenderServiceServicer):
         """See the proto."""
         me = caller().tenant_id
         tenant_id = names.tenant(request.parent, me, "parent")
-        page = page_of(request, "", tenant_id)
+        verified = request.verified if request.HasField("verified") else None
+        listing = listing_of(request, tenant_id, str(verified))
 
-        async def read(connection: Connection) -> list[Sender]:
+        async def read(connection: Connection) -> tuple[list[Sender], int]:
             await tenants.visible(connection, me, tenant_id)
-            return await senders.page(connection, tenant_id, page.after, page.limit)
+            return await senders.page(connection, tenant_id, verified, listing.wanted)
 
-        found, token = page.cut(await self._database.transact(read), lambda sender: sender.address)
-        return sender_service_pb2.ListSendersResponse(senders=map(_to_proto, found), next_page_token=token)
+        found, total = await self._database.transact(read)
+        shown, token = listing.cut(found, lambda sender: sender.address)
+        return sender_service_pb2.ListSendersResponse(
+            senders=map(_to_proto, shown), next_page_token=token, total_size=total
+        )
 
     async def UpdateSender(
         self, request: sender_service_pb2.UpdateSenderRequest, context: _Context
     ) -> sender_pb2.Sender:
         """See the proto."""
         name = _parse(request.sender.name, "sender.name")
-        paths_of(request.update_mask, request.sender, "sender", ("display_name",))
+        paths = paths_of(request.update_mask, request.sender, "sender", ("display_name", "reply_to"))
         display_name = fields.text(request.sender.display_name, "sender.display_name")
+        reply_to = _reply_to(request.sender)
 
         async def effect(connection: Connection) -> sender_pb2.Sender:
             found = await _find(connection, name, lock=True)
             check_etag(request.sender.etag, found.etag, "sender.etag")
-            return _to_proto(await senders.rename(connection, found, display_name))
+            renamed = await senders.rename(
+                connection,
+                found,
+                display_name if "display_name" in paths else found.display_name,
+                reply_to if "reply_to" in paths else found.reply_to,
+            )
+            return _to_proto(renamed)
 
         return await self._mutations.run(request, sender_pb2.Sender, effect)
 
@@ -217,6 +229,11 @@ def _address(value: str, field: str) -> str:
     return address
 
 
+def _reply_to(sender: sender_pb2.Sender) -> str:
+    field = "sender.reply_to"
+    return addresses.canonical_address(sender.reply_to, field) if sender.reply_to else ""
+
+
 def _parse(name: str, field: str = "name") -> names.ChildName:
     child = names.child(name, "senders", caller().tenant_id, field)
     if child.id.isascii() and child.id.isdecimal() and len(child.id) < 10:
@@ -237,6 +254,7 @@ def _to_proto(sender: Sender) -> sender_pb2.Sender:
     return kinds(
         name=f"tenants/{sender.tenant_id}/senders/{sender.address}",
         display_name=sender.display_name,
+        reply_to=sender.reply_to,
         state=kinds.STATE_PENDING if sender.proof is None else kinds.STATE_VERIFIED,
         proof=_PROOFS[sender.proof],
         mail_trouble=sender.mail_trouble,

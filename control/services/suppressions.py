@@ -14,8 +14,9 @@ from barua.control.v1.suppression_service_pb2_grpc import SuppressionServiceServ
 
 from control.authentication import caller
 from control.database import Connection, Database
-from control.model import fields, names, paging
-from control.model.suppressions import MAX_BATCH, MAX_NOTE, Filter, Place, kept_id, parse_id
+from control.model import fields, names, paging, selection
+from control.model import suppressions as model
+from control.model.suppressions import MAX_BATCH, MAX_NOTE, Filter, Place, Reason, kept_id, parse_id
 from control.services import suppressionshapes as shapes
 from control.services.listing import Page, page_of
 from control.services.mutation import Mutations
@@ -31,7 +32,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 UPDATABLE = ("reason", "note", "evidence", "source_message_id", "expire_time")
 EXPORT_PAGE = 1000
-NEWEST_FIRST = "create_time desc"
+OLDEST_FIRST, NEWEST_FIRST = "create_time", "create_time desc"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -80,19 +81,47 @@ class SuppressionServicer(SuppressionServiceServicer):
         me = caller().tenant_id
         tenant_id = names.tenant(request.parent, me, "parent")
         wanted = shapes.wanted(request.filter)
-        if request.order_by not in {"", "address", NEWEST_FIRST}:
-            raise fields.invalid("order_by", f'order_by must be "address" or "{NEWEST_FIRST}"')
+        skip = selection.skip(request.skip)
+        if request.order_by not in {"", "address", OLDEST_FIRST, NEWEST_FIRST}:
+            raise fields.invalid("order_by", f'order_by must be "address", "{OLDEST_FIRST}" or "{NEWEST_FIRST}"')
         page = page_of(request, "", tenant_id, request.order_by, *wanted.conditions())
-        reading = _read_newest if request.order_by == NEWEST_FIRST else _read_by_address
-        place = _time_place if request.order_by == NEWEST_FIRST else _id_of
+        by_time = request.order_by in {OLDEST_FIRST, NEWEST_FIRST}
 
-        async def read(connection: Connection) -> list[Suppression]:
+        async def read(connection: Connection) -> tuple[list[Suppression], int]:
             await tenants.visible(connection, me, tenant_id)
-            return await reading(connection, tenant_id, wanted, page)
+            total = 0
+            if request.count_total:
+                total = sum((await suppressions.count(connection, tenant_id, wanted)).values())
+            if by_time:
+                newest = request.order_by == NEWEST_FIRST
+                return await _read_by_time(connection, tenant_id, wanted, page, skip, newest=newest), total
+            return await _read_by_address(connection, tenant_id, wanted, page, skip), total
 
-        found, token = page.cut(await self._database.transact(read), place)
+        entries, total = await self._database.transact(read)
+        found, token = page.cut(entries, _time_place if by_time else _id_of)
         return suppression_service_pb2.ListSuppressionsResponse(
-            suppressions=map(shapes.to_suppression, found), next_page_token=token
+            suppressions=map(shapes.to_suppression, found), next_page_token=token, total_size=min(total, 2**31 - 1)
+        )
+
+    async def CountSuppressions(
+        self, request: suppression_service_pb2.CountSuppressionsRequest, context: _Context
+    ) -> suppression_service_pb2.CountSuppressionsResponse:
+        """See the proto."""
+        me = caller().tenant_id
+        tenant_id = names.tenant(request.parent, me, "parent")
+        wanted = shapes.wanted(request.filter)
+
+        async def read(connection: Connection) -> dict[Reason, int]:
+            await tenants.visible(connection, me, tenant_id)
+            return await suppressions.count(connection, tenant_id, wanted)
+
+        counts = await self._database.transact(read)
+        return suppression_service_pb2.CountSuppressionsResponse(
+            count=sum(counts.values()),
+            reason_counts=[
+                suppression_service_pb2.SuppressionCount(reason=shapes.REASON_PROTOS[reason], count=count)
+                for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            ],
         )
 
     async def UpdateSuppression(
@@ -155,6 +184,32 @@ class SuppressionServicer(SuppressionServiceServicer):
             return suppression_service_pb2.BatchCreateSuppressionsResponse(suppressions=made)
 
         return await self._mutations.run(request, suppression_service_pb2.BatchCreateSuppressionsResponse, effect)
+
+    async def BatchDeleteSuppressions(
+        self, request: suppression_service_pb2.BatchDeleteSuppressionsRequest, context: _Context
+    ) -> suppression_service_pb2.BatchDeleteSuppressionsResponse:
+        """See the proto."""
+        me = caller().tenant_id
+        tenant_id = names.tenant(request.parent, me, "parent")
+        wanted = shapes.addresses_of(request.addresses)
+        stream = model.stream(request.stream, "stream") if request.HasField("stream") else None
+        reasons = [shapes.reason(value, "reasons") for value in request.reasons]
+
+        async def effect(connection: Connection) -> suppression_service_pb2.BatchDeleteSuppressionsResponse:
+            await tenants.visible(connection, me, tenant_id)
+            found = await suppressions.of_addresses(connection, tenant_id, list(wanted), stream, reasons)
+            there = {entry.address for entry in found}
+            missing = [given for address, given in wanted.items() if address not in there]
+            if missing and not request.allow_missing:
+                raise tenants.not_found("suppression", missing[0])
+            await suppressions.delete(connection, tenant_id, [entry.place for entry in found])
+            order = {address: index for index, address in enumerate(wanted)}
+            found.sort(key=lambda entry: (order[entry.address], entry.stream))
+            return suppression_service_pb2.BatchDeleteSuppressionsResponse(
+                suppressions=map(shapes.to_suppression, found), missing_addresses=missing
+            )
+
+        return await self._mutations.run(request, suppression_service_pb2.BatchDeleteSuppressionsResponse, effect)
 
     async def ImportSuppressions(
         self,
@@ -231,22 +286,24 @@ def _time_place(entry: Suppression) -> str:
 
 
 async def _read_by_address(
-    connection: Connection, tenant_id: str, wanted: Filter, page: Page[str]
+    connection: Connection, tenant_id: str, wanted: Filter, page: Page[str], skip: int = 0
 ) -> list[Suppression]:
-    return await suppressions.page(connection, tenant_id, wanted, kept_id(page.after), page.limit)
+    return await suppressions.page(connection, tenant_id, wanted, kept_id(page.after), page.limit, skip)
 
 
-async def _read_newest(connection: Connection, tenant_id: str, wanted: Filter, page: Page[str]) -> list[Suppression]:
-    before = None
+async def _read_by_time(
+    connection: Connection, tenant_id: str, wanted: Filter, page: Page[str], skip: int, *, newest: bool
+) -> list[Suppression]:
+    after = None
     if page.after:
         micros, _, number = page.after.partition(":")
         try:
-            before = (_EPOCH + timedelta(microseconds=int(micros)), int(number))
+            after = (_EPOCH + timedelta(microseconds=int(micros)), int(number))
         except (ValueError, OverflowError):
-            before = None
-        if before is None or abs(before[1]) >= 2**63:
+            after = None
+        if after is None or abs(after[1]) >= 2**63:
             raise fields.invalid("page_token", "page_token must be the next_page_token of the same list")
-    return await suppressions.newest(connection, tenant_id, wanted, before, page.limit)
+    return await suppressions.by_time(connection, tenant_id, wanted, after, page.limit, skip, newest=newest)
 
 
 def _place_after(

@@ -3,6 +3,7 @@
 Errors: the INVALID_ARGUMENT Refusal, with the name of the field in the request.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -10,8 +11,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from barua.control.v1 import suppression_pb2, suppression_service_pb2
 from barua.control.v1.suppression_pb2 import Suppression as SuppressionProto
 
-from control.model import addresses, fields
-from control.model.suppressions import LAST_TIME, MAX_EVIDENCE, MAX_NOTE, Draft, Filter, Reason, Scope, stream
+from control.model import addresses, fields, selection
+from control.model.suppressions import (
+    LAST_TIME,
+    MAX_BATCH,
+    MAX_EVIDENCE,
+    MAX_NOTE,
+    Draft,
+    Filter,
+    Reason,
+    Scope,
+    stream,
+)
 from control.services.timestamps import from_proto, to_proto
 from control.store.suppressions import Suppression
 
@@ -104,7 +115,19 @@ def wanted(proto: suppression_service_pb2.SuppressionFilter) -> Filter:
         domain=addresses.domain_name(proto.domain, "filter.domain", labels=1) if proto.domain else "",
         start=_time(proto.start_time, "filter.start_time") if proto.HasField("start_time") else None,
         end=_time(proto.end_time, "filter.end_time") if proto.HasField("end_time") else None,
+        search=selection.search(proto.search, "filter.search").lower(),
+        number=selection.number(proto.number, "filter.number"),
     )
+
+
+def addresses_of(given: Sequence[str]) -> dict[str, str]:
+    """Canonical addresses of a batch, each once, in the order given; and what was given for each."""
+    if not 1 <= len(given) <= MAX_BATCH:
+        raise fields.invalid("addresses", f"addresses must be 1 to {MAX_BATCH}; there are {len(given)}")
+    wanted: dict[str, str] = {}
+    for index, address in enumerate(given):
+        wanted.setdefault(addresses.canonical_address(address, f"addresses[{index}]"), address)
+    return wanted
 
 
 def _made(proto: SuppressionProto, field: str, now: datetime) -> datetime | None:

@@ -12,9 +12,10 @@ from barua.control.v1.template_service_pb2_grpc import TemplateServiceServicer
 from control.authentication import caller
 from control.database import Connection, Database
 from control.model import apikeys, fields, names, templates
+from control.model.caller import acting_for_platform
 from control.model.fields import invalid
 from control.model.templates import Source
-from control.services.listing import page_of
+from control.services.listing import listing_of
 from control.services.mutation import Mutations
 from control.services.timestamps import to_proto
 from control.services.updates import check_etag, paths_of
@@ -64,14 +65,17 @@ class TemplateServicer(TemplateServiceServicer):
         me = caller().tenant_id
         tenant_id = names.tenant(request.parent, me, "parent")
         display_name = fields.text(request.display_name, "display_name")
-        page = page_of(request, "", tenant_id, display_name)
+        listing = listing_of(request, tenant_id, display_name)
 
-        async def read(connection: Connection) -> list[Template]:
+        async def read(connection: Connection) -> tuple[list[Template], int]:
             await tenants.visible(connection, me, tenant_id)
-            return await store.page(connection, tenant_id, display_name, page.after, page.limit)
+            return await store.page(connection, tenant_id, display_name, listing.wanted)
 
-        found, token = page.cut(await self._database.transact(read), lambda template: template.template_id)
-        return template_service_pb2.ListTemplatesResponse(templates=map(_to_proto, found), next_page_token=token)
+        found, total = await self._database.transact(read)
+        shown, token = listing.cut(found, lambda template: template.template_id)
+        return template_service_pb2.ListTemplatesResponse(
+            templates=map(_to_proto, shown), next_page_token=token, total_size=total
+        )
 
     async def UpdateTemplate(
         self, request: template_service_pb2.UpdateTemplateRequest, context: _Context
@@ -100,6 +104,28 @@ class TemplateServicer(TemplateServiceServicer):
             return Empty()
 
         return await self._mutations.run(request, Empty, effect)
+
+    async def FindTemplate(
+        self, request: template_service_pb2.FindTemplateRequest, context: _Context
+    ) -> template_pb2.Template:
+        """See the proto."""
+        me = caller().tenant_id
+        tenant_id = names.tenant(request.parent, me, "parent")
+        wanted = store.Wanted(
+            fields.text(request.display_name, "display_name"),
+            fields.text(request.template_id, "template_id"),
+            request.number,
+        )
+        if sum(map(bool, (wanted.display_name, wanted.template_id, wanted.number))) != 1:
+            raise invalid("display_name", "exactly one of display_name, template_id and number is needed")
+
+        async def read(connection: Connection) -> Template:
+            return await store.find(connection, await tenants.line(connection, tenant_id), wanted)
+
+        await self._database.transact(lambda connection: tenants.visible(connection, me, tenant_id))
+        # Whose balance is shared is above what the caller sees.
+        with acting_for_platform():
+            return _to_proto(await self._database.transact(read))
 
     async def RenderTemplate(
         self, request: template_service_pb2.RenderTemplateRequest, context: _Context

@@ -16,18 +16,19 @@ from barua.control.v1.tenant_service_pb2_grpc import TenantServiceServicer
 
 from control.authentication import caller
 from control.database import Connection, Database
+from control.keyvault import KeyVault
 from control.model import addresses, apikeys, fields, names
 from control.model.caller import ROOT_TENANT, Access, acting_for_platform
 from control.model.limits import NAMES, NO_LIMITS
 from control.passwords import Passwords
 from control.recalls import Recalls
-from control.services import credential_fields, terms
+from control.services import credential_fields, tenantusage, terms
 from control.services.credits import TRANSFER_WAIT_SECONDS, actor
-from control.services.listing import page_of
+from control.services.listing import listing_of
 from control.services.mutation import Mutations
 from control.services.updates import check_etag, paths_of
 from control.store import credentials, ledger, policy_log, removal, tenants
-from control.store.tenants import Contact, Settings, Suspension, Tenant, TenantKind
+from control.store.tenants import Below, Contact, Settings, Suspension, Tenant, TenantKind
 from mta.runtime.refusals import Reason, Refusal
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -35,7 +36,9 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 _CONTACT = ("first_name", "surname", "organization", "phone")
 _OWN = frozenset({"display_name", "contact", "default_sender", *(f"contact.{name}" for name in _CONTACT)})
 """What a tenant may change of itself."""
-_GIVEN = frozenset({"kind", "limits", "price", "refund_policy", *(f"limits.{name}" for name in NAMES)})
+_GIVEN = frozenset(
+    {"kind", "limits", "price", "refund_policy", "shares_balance", *(f"limits.{name}" for name in NAMES)}
+)
 """What only those above it may change."""
 _STATES = {
     tenant_pb2.Tenant.STATE_UNSPECIFIED: None,
@@ -47,11 +50,14 @@ _STATES = {
 class TenantServicer(TenantServiceServicer):
     """See the proto."""
 
-    def __init__(self, database: Database, mutations: Mutations, recalls: Recalls, passwords: Passwords) -> None:
+    def __init__(
+        self, database: Database, mutations: Mutations, recalls: Recalls, passwords: Passwords, vault: KeyVault
+    ) -> None:
         self._database = database
         self._mutations = mutations
         self._recalls = recalls
         self._passwords = passwords
+        self._vault = vault
 
     async def CreateTenant(
         self, request: tenant_service_pb2.CreateTenantRequest, context: _Context
@@ -65,15 +71,20 @@ class TenantServicer(TenantServiceServicer):
             fields.amount(request.initial_credits, "initial_credits")
             _check_moves_credits()
         username, password_hash = await self._checked_login(request)
+        add_key = self._checked_key(request, tenant_id)
 
         async def effect(connection: Connection) -> tenant_pb2.Tenant:
             parent = await _parent(connection, me, parent_id)
             kind = terms.kind_of(request.tenant.kind, parent, "tenant.kind")
+            if request.unique_display_name:
+                await tenants.check_display_name(connection, parent_id, settings.display_name, tenant_id)
             made = await tenants.create(connection, tenant_id, parent, replace(settings, kind=kind))
             changes = [tenants.change(tenant_id)]
             if username:
                 await credentials.create_login(connection, tenant_id, username, password_hash)
                 changes.append(credentials.login_change(username))
+            if add_key is not None:
+                await add_key(connection)
             if request.initial_credits:
                 amount = request.initial_credits
                 await ledger.transfer(connection, parent_id, tenant_id, amount, "initial credits", actor())
@@ -105,25 +116,32 @@ class TenantServicer(TenantServiceServicer):
         parent_id = names.tenant(request.parent, me, "parent")
         if request.state not in _STATES:
             raise fields.invalid("state", "state must be STATE_ACTIVE, STATE_SUSPENDED or left out")
-        suspended = _STATES[request.state]
-        page = page_of(request, "", parent_id, str(request.recursive), str(suspended))
+        below = Below(
+            parent_id,
+            recursive=request.recursive,
+            include_parent=request.include_parent,
+            suspended=_STATES[request.state],
+            kind=terms.listed_kind(request.kind, "kind"),
+            display_name=fields.text(request.display_name, "display_name"),
+            shares_balance=request.shares_balance if request.HasField("shares_balance") else None,
+        )
+        listing = listing_of(request, *below.conditions())
 
-        async def read(connection: Connection) -> tuple[list[tenant_pb2.Tenant], str]:
+        async def read(connection: Connection) -> tenant_service_pb2.ListTenantsResponse:
             await tenants.visible(connection, me, parent_id)
-            found = await tenants.page(
-                connection,
-                parent_id,
-                recursive=request.recursive,
-                suspended=suspended,
-                after=page.after,
-                limit=page.limit,
-            )
-            shown, token = page.cut(found, lambda tenant: tenant.tenant_id)
-            return await terms.answers(connection, me, shown), token
+            found, total = await tenants.page(connection, below, listing.wanted)
+            shown, token = listing.cut(found, lambda tenant: tenant.tenant_id)
+            answers = await terms.answers(connection, me, shown)
+            return tenant_service_pb2.ListTenantsResponse(tenants=answers, next_page_token=token, total_size=total)
 
         with acting_for_platform():
-            answers, token = await self._database.transact(read)
-        return tenant_service_pb2.ListTenantsResponse(tenants=answers, next_page_token=token)
+            return await self._database.transact(read)
+
+    async def GetTenantUsage(
+        self, request: tenant_service_pb2.GetTenantUsageRequest, context: _Context
+    ) -> tenant_pb2.TenantUsage:
+        """See the proto."""
+        return await tenantusage.usage(self._database, caller().tenant_id, request.name)
 
     async def UpdateTenant(
         self, request: tenant_service_pb2.UpdateTenantRequest, context: _Context
@@ -142,13 +160,19 @@ class TenantServicer(TenantServiceServicer):
 
         async def change(connection: Connection, tenant: Tenant) -> Tenant:
             settings = _changed(tenant.settings, request.tenant, paths - {"kind"})
+            if request.unique_display_name and tenant.parent_id is not None:
+                await tenants.check_display_name(connection, tenant.parent_id, settings.display_name, tenant_id)
+            if settings.shares_balance != tenant.settings.shares_balance:
+                await _share(connection, tenant, settings.shares_balance)
             if "kind" in paths:
                 settings = replace(settings, kind=await _kind(connection, tenant, request.tenant.kind))
             if tenant.parent_id is None and settings.limits != NO_LIMITS:
                 raise Refusal(Reason.FAILED_PRECONDITION, "the operator's tenant has no limits", field="tenant.limits")
             return await tenants.update(connection, tenant_id, settings)
 
-        return await self._change(request, tenant_id, request.tenant.etag, "tenant.etag", change)
+        return await self._change(
+            request, tenant_id, request.tenant.etag, "tenant.etag", change, with_parent=request.unique_display_name
+        )
 
     async def SuspendTenant(
         self, request: tenant_service_pb2.SuspendTenantRequest, context: _Context
@@ -202,11 +226,16 @@ class TenantServicer(TenantServiceServicer):
         etag: str,
         etag_field: str,
         change: Callable[[Connection, Tenant], Awaitable[Tenant]],
+        *,
+        with_parent: bool = False,
     ) -> tenant_pb2.Tenant:
-        """Change a locked tenant, tell the nodes, and show it."""
+        """Change a tenant, which is locked, and so is its parent if wanted; tell the nodes, and show it."""
         me = caller().tenant_id
 
         async def effect(connection: Connection) -> tenant_pb2.Tenant:
+            if with_parent:
+                place = await tenants.visible(connection, me, tenant_id)
+                await tenants.lock(connection, place.path[-2:])
             tenant = await tenants.visible(connection, me, tenant_id, lock=True)
             check_etag(etag, str(tenant.version), etag_field)
             changed = await change(connection, tenant)
@@ -226,6 +255,21 @@ class TenantServicer(TenantServiceServicer):
         username = fields.username(request.initial_login.username, "initial_login.username")
         password = fields.password(request.initial_login.password, "initial_login.password")
         return username, await self._passwords.hash(password)
+
+    def _checked_key(
+        self, request: tenant_service_pb2.CreateTenantRequest, tenant_id: str
+    ) -> Callable[[Connection], Awaitable[object]] | None:
+        """What makes the initial API key; None if there is to be none."""
+        if not request.HasField("initial_api_key"):
+            return None
+        if not caller().may(Access.WRITE, "credentials"):
+            message = "initial_api_key: these credentials do not have the scope credentials; leave it out"
+            raise Refusal(Reason.PERMISSION_DENIED, message, field="initial_api_key")
+        chosen = credential_fields.new_settings(request.initial_api_key, "initial_api_key")
+        credential_fields.require_grantable(chosen.scopes)
+        key = apikeys.generate()
+        sealed = self._vault.seal(key, tenant_id) if request.initial_api_key.recoverable else None
+        return lambda connection: credentials.create_api_key(connection, tenant_id, key, chosen, sealed)
 
 
 def _check_moves_credits() -> None:
@@ -272,6 +316,21 @@ def _tenant_limit(tenant: Tenant) -> bool:
     return tenant.limits.max_tenants is not None
 
 
+async def _share(connection: Connection, tenant: Tenant, shares: bool) -> None:
+    """Have a tenant above pay, or no longer. FAILED_PRECONDITION for the operator, and while there are credits."""
+    if tenant.parent_id is None:
+        raise Refusal(Reason.FAILED_PRECONDITION, "there is no tenant above the operator's", field="tenant")
+    has = (await ledger.lock(connection, [tenant.tenant_id]))[tenant.tenant_id]
+    if has.spendable:
+        message = (
+            f'tenant "{tenant.tenant_id}" has {has.spendable} credits ({has.reserved} on lease) and cannot share a'
+            " balance; transfer them first"
+        )
+        metadata = {"tenant": tenant.tenant_id, "credits": str(has.spendable), "reserved": str(has.reserved)}
+        raise Refusal(Reason.FAILED_PRECONDITION, message, field="tenant.shares_balance", metadata=metadata)
+    await tenants.share_balance(connection, tenant.tenant_id, shares)
+
+
 async def _kind(connection: Connection, tenant: Tenant, proto: tenant_pb2.Tenant.Kind.ValueType) -> TenantKind:
     if tenant.parent_id is None:
         raise Refusal(Reason.FAILED_PRECONDITION, "the operator's tenant stays what it is", field="tenant.kind")
@@ -296,6 +355,8 @@ def _changed(had: Settings, given: tenant_pb2.Tenant, paths: frozenset[str]) -> 
         changed = replace(
             changed, contact=replace(changed.contact, **{name: getattr(checked, name) for name in contact})
         )
+    if "shares_balance" in paths:
+        changed = replace(changed, shares_balance=given.shares_balance)
     limited = [name for name in NAMES if "limits" in paths or f"limits.{name}" in paths]
     if limited:
         wanted = terms.limits_of(given.limits, "tenant.limits")

@@ -40,6 +40,20 @@ def kind_of(proto: tenant_pb2.Tenant.Kind.ValueType, parent: Tenant, field: str)
     return _GIVEN_KINDS[proto]
 
 
+def listed_kind(proto: tenant_pb2.Tenant.Kind.ValueType, field: str) -> TenantKind | None:
+    """The kind that a list is limited to; None: any."""
+    if proto == tenant_pb2.Tenant.KIND_UNSPECIFIED:
+        return None
+    if proto not in _GIVEN_KINDS:
+        raise fields.invalid(field, f"{field} must be KIND_RESELLER, KIND_ACCOUNT or left out")
+    return _GIVEN_KINDS[proto]
+
+
+def paying_tenant(me: str, line: Sequence[Tenant]) -> str:
+    """The name of whose credits pay for the first tenant of a line; empty if the caller ``me`` does not see it."""
+    return _Eyes(me, line).name(tenants.payer(line).tenant_id)
+
+
 def limits_of(proto: TenantLimits, field: str) -> Limits:
     """The limits that a request gives."""
     given = {name: getattr(proto, name) for name in NAMES if proto.HasField(name)}  # type: ignore[arg-type]
@@ -131,6 +145,9 @@ def _answer(
         price=_price(tenant.price),
         refund_policy=None if refunds is None else _refunds(refunds),
         effective_terms=_effective(eyes, line, counted, below),
+        shares_balance=tenant.settings.shares_balance,
+        paying_tenant=eyes.name(tenants.payer(line).tenant_id),
+        number=tenant.number,
     )
 
 

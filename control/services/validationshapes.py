@@ -52,4 +52,5 @@ def to_list(found: ListValidation) -> ListValidationProto:
         create_time=to_proto(found.created_at),
         finish_time=to_proto(found.finished_at),
         created_by=found.created_by,
+        number=found.number,
     )

@@ -11,7 +11,7 @@ from control.model.fields import invalid
 from control.model.webhooks import Format
 from control.store.webhooks import Settings, Webhook
 from control.webhooks.destinations import Rules
-from control.webhooks.rendering import RENDERERS
+from control.webhooks.formats import RENDERERS
 from control.webhooks.vault import Vault
 
 UPDATABLE = frozenset(
@@ -34,17 +34,18 @@ class Fields:
 def settings_of(checked: Fields, proto: WebhookProto, tenant_id: str, webhook_id: str) -> Settings:
     """The settings of a new webhook."""
     headers = rules.headers(proto.headers, {}, "webhook.headers")
+    format_ = _format(proto.payload_format)
     return Settings(
         display_name=rules.display_name(proto.display_name, "webhook.display_name"),
         url=checked.rules.parse(proto.url, "webhook.url").url,
-        kinds=tuple(rules.kinds(proto.event_kinds, "webhook.event_kinds")),
+        kinds=tuple(rules.kinds(proto.event_kinds, format_, "webhook.event_kinds")),
         streams=tuple(rules.streams(proto.streams, "webhook.streams")),
         sender_domains=tuple(rules.sender_domains(proto.sender_domains, "webhook.sender_domains")),
         include_subtree=proto.include_subtree,
         enabled=proto.enabled if proto.HasField("enabled") else True,
-        format=_format(proto.payload_format),
+        format=format_,
         sealed_headers=checked.vault.seal_headers(headers, tenant_id, webhook_id),
-        batch_size=rules.batch_size(proto.batch_size, "webhook.batch_size"),
+        batch_size=rules.batch_size(proto.batch_size, format_, "webhook.batch_size"),
     )
 
 

@@ -1,7 +1,8 @@
 """WebhookService: who is told of events, tests, the log of deliveries, replays."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import grpc
@@ -19,7 +20,7 @@ from control.model import apikeys, fields, names
 from control.model import webhooks as rules
 from control.model.names import ChildName
 from control.model.webhooks import Kind
-from control.services.listing import page_of
+from control.services.listing import listing_of, page_of
 from control.services.mutation import Mutations
 from control.services.timestamps import from_proto, to_proto
 from control.services.updates import check_etag, paths_of
@@ -28,10 +29,14 @@ from control.store import tenants, webhook_deliveries, webhook_replays, webhooks
 from control.store.webhook_deliveries import Attempt, Delivery, State
 from control.store.webhook_replays import Wanted
 from control.store.webhooks import Webhook
-from control.webhooks import fanout
-from control.webhooks.rendering import RENDERERS, Posting
+from control.webhooks import composing
+from control.webhooks.destinations import MAX_URL
+from control.webhooks.fanout import Fanout
+from control.webhooks.formats import RENDERERS
+from control.webhooks.rendering import Posting
 from control.webhooks.sender import Sender
 from control.webhooks.vault import new_secret
+from control.webhooks.wanting import sources
 from mta.runtime.refusals import Reason, Refusal
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -49,6 +54,7 @@ class WebhookServicer(WebhookServiceServicer):
         self._mutations = mutations
         self._fields = checked
         self._sender = sender
+        self._fanout = Fanout(checked.rules, checked.vault, 0.0)
         # Tenants with a test under way: one at a time, so that nobody makes requests with it in bulk.
         self._testing: set[str] = set()
 
@@ -58,20 +64,25 @@ class WebhookServicer(WebhookServiceServicer):
         tenant_id = names.tenant(request.parent, me, "parent")
         webhook_id = apikeys.random_name(_ID_CHARACTERS)
         settings = settings_of(self._fields, request.webhook, tenant_id, webhook_id)
-        secret = new_secret()
+        given = request.webhook.secret
+        secret = rules.secret(given, "webhook.secret") if given else new_secret()
         sealed = self._fields.vault.seal_secret(secret, tenant_id, webhook_id)
 
         async def effect(connection: Connection) -> WebhookProto:
             await tenants.visible(connection, me, tenant_id, lock=True)
+            if request.unique_url:
+                await webhooks.check_url(connection, tenant_id, settings.url)
             made = self._to_proto(await webhooks.create(connection, tenant_id, webhook_id, settings, sealed))
-            made.secret = secret
+            made.secret = "" if given else secret
             return made
 
         return await self._mutations.run(request, WebhookProto, effect, _without_secret)
 
     async def GetWebhook(self, request: webhook_service_pb2.GetWebhookRequest, context: _Context) -> WebhookProto:
         """See the proto."""
-        return self._to_proto(await self._find(request.name))
+        webhook = await self._find(request.name)
+        rates = await self._database.transact(partial(_rates, webhooks=[webhook]))
+        return self._to_proto(webhook, rates)
 
     async def ListWebhooks(
         self, request: webhook_service_pb2.ListWebhooksRequest, context: _Context
@@ -79,14 +90,19 @@ class WebhookServicer(WebhookServiceServicer):
         """See the proto."""
         me = caller().tenant_id
         tenant_id = names.tenant(request.parent, me, "parent")
-        page = page_of(request, "", tenant_id)
+        url = fields.text(request.url, "url", MAX_URL)
+        listing = listing_of(request, tenant_id, url)
 
-        async def read(connection: Connection) -> list[Webhook]:
+        async def read(connection: Connection) -> tuple[list[Webhook], int, dict[str, float]]:
             await tenants.visible(connection, me, tenant_id)
-            return await webhooks.page(connection, tenant_id, page.after, page.limit)
+            found, total = await webhooks.page(connection, tenant_id, url, listing.wanted)
+            return found, total, await _rates(connection, found)
 
-        found, token = page.cut(await self._database.transact(read), lambda webhook: webhook.webhook_id)
-        return webhook_service_pb2.ListWebhooksResponse(webhooks=map(self._to_proto, found), next_page_token=token)
+        found, total, rates = await self._database.transact(read)
+        shown, token = listing.cut(found, lambda webhook: webhook.webhook_id)
+        return webhook_service_pb2.ListWebhooksResponse(
+            webhooks=[self._to_proto(webhook, rates) for webhook in shown], next_page_token=token, total_size=total
+        )
 
     async def UpdateWebhook(self, request: webhook_service_pb2.UpdateWebhookRequest, context: _Context) -> WebhookProto:
         """See the proto."""
@@ -98,8 +114,11 @@ class WebhookServicer(WebhookServiceServicer):
             kept = await self._locked(connection, me, name)
             check_etag(request.webhook.etag, str(kept.version))
             settings = settings_with(self._fields, kept, request.webhook, paths)
+            if request.unique_url:
+                await webhooks.check_url(connection, kept.tenant_id, settings.url, kept.webhook_id)
             revive = settings.enabled and ("enabled" in paths or "url" in paths)
-            return self._to_proto(await webhooks.update(connection, kept, settings, revive=revive))
+            rates = await _rates(connection, [kept])
+            return self._to_proto(await webhooks.update(connection, kept, settings, revive=revive), rates)
 
         return await self._mutations.run(request, WebhookProto, effect)
 
@@ -125,13 +144,13 @@ class WebhookServicer(WebhookServiceServicer):
         grace = float(rules.DEFAULT_GRACE_SECONDS)
         if request.HasField("grace_period"):
             grace = rules.grace_seconds(request.grace_period.seconds + request.grace_period.nanos / 1e9, "grace_period")
-        secret = new_secret()
+        secret = rules.secret(request.secret, "secret") if request.secret else new_secret()
 
         async def effect(connection: Connection) -> WebhookProto:
             kept = await self._locked(connection, me, name)
             sealed = self._fields.vault.seal_secret(secret, kept.tenant_id, kept.webhook_id)
             rotated = self._to_proto(await webhooks.rotate(connection, kept, sealed, grace))
-            rotated.secret = secret
+            rotated.secret = "" if request.secret else secret
             return rotated
 
         return await self._mutations.run(request, WebhookProto, effect, _without_secret)
@@ -195,7 +214,7 @@ class WebhookServicer(WebhookServiceServicer):
             if times is None:
                 queued = await webhook_deliveries.again(connection, webhook.webhook_id, ids)
             else:
-                queued = await _replay_between(connection, webhook, *times)
+                queued = await _replay_between(self._fanout, connection, webhook, *times)
             return webhook_service_pb2.ReplayWebhookDeliveriesResponse(queued_count=queued)
 
         return await self._mutations.run(request, webhook_service_pb2.ReplayWebhookDeliveriesResponse, effect)
@@ -218,7 +237,7 @@ class WebhookServicer(WebhookServiceServicer):
             attempt=1,
             time=int(now.timestamp()),
             secrets=self._fields.vault.secrets(webhook),
-            events=[fanout.sample(webhook, now)],
+            events=[composing.sample(webhook, now)],
         )
         rendered = RENDERERS[webhook.settings.format].render(posting)
         async with self._sender.line() as line:
@@ -238,7 +257,7 @@ class WebhookServicer(WebhookServiceServicer):
         await tenants.visible(connection, me, name.tenant_id)
         return await webhooks.get(connection, name.tenant_id, name.id, lock=True)
 
-    def _to_proto(self, webhook: Webhook) -> WebhookProto:
+    def _to_proto(self, webhook: Webhook, rates: Mapping[str, float] = {}) -> WebhookProto:
         settings = webhook.settings
         return WebhookProto(
             name=webhook.name,
@@ -262,12 +281,21 @@ class WebhookServicer(WebhookServiceServicer):
             create_time=to_proto(webhook.created_at),
             update_time=to_proto(webhook.updated_at),
             etag=str(webhook.version),
+            success_rate=rates.get(webhook.webhook_id),
         )
 
 
-async def _replay_between(connection: Connection, webhook: Webhook, start: datetime, end: datetime) -> int:
+async def _rates(connection: Connection, webhooks: Sequence[Webhook]) -> dict[str, float]:
+    """The success rates of webhooks."""
+    ids = [webhook.webhook_id for webhook in webhooks]
+    return await webhook_deliveries.success_rates(connection, ids, rules.JUDGED)
+
+
+async def _replay_between(
+    fanout: Fanout, connection: Connection, webhook: Webhook, start: datetime, end: datetime
+) -> int:
     """Queue all events of a time that the filters let through, in the log or not; of alerts those in the log."""
-    kinds = [kind for kind, told in fanout.KINDS.items() if told in webhook.settings.kinds]
+    kinds = sources(webhook.settings)
     wanted = Wanted(await webhook_replays.subjects(connection, webhook), kinds, start, end)
     queued = await webhook_deliveries.again_between(connection, webhook.webhook_id, Kind.ALERT, start, end)
     looked_at, after = 0, (-1, 0)

@@ -69,8 +69,10 @@ async def rates(
 
 
 async def balances(connection: Connection, tenant_ids: Sequence[str]) -> dict[str, float]:
-    """Available credits per tenant."""
-    rows = await connection.fetch("SELECT tenant_id, available FROM account WHERE tenant_id = ANY ($1)", tenant_ids)
+    """Available credits per tenant; those that share another one's balance are left out."""
+    rows = await connection.fetch(
+        "SELECT tenant_id, available FROM account WHERE tenant_id = ANY ($1) AND NOT shared", tenant_ids
+    )
     return {row["tenant_id"]: float(row["available"]) for row in rows}
 
 
@@ -80,7 +82,7 @@ async def failing_webhooks(
     """Names of webhooks per tenant that have failed for so long, or were switched off for it."""
     rows = await connection.fetch(
         "SELECT tenant_id, webhook_id FROM webhook WHERE tenant_id = ANY ($1) AND (disabled_reason <> ''"
-        " OR enabled AND failing_since < now() - make_interval(secs => $2)) ORDER BY webhook_id",
+        " OR enabled AND failing_since < now() - make_interval(secs => $2)) AND endpoint IS NULL ORDER BY webhook_id",
         tenant_ids,
         window_seconds,
     )

@@ -8,14 +8,17 @@ from datetime import datetime
 
 from control.database import Connection, Row
 from control.model.alerts import MAX_RULES, Metric
+from control.model.selection import Selection
+from control.store import selecting
 from control.store.tenants import not_found
 from mta.runtime.refusals import Reason, Refusal
 
 _RULE = (
     "tenant_id, alert_rule_id, display_name, metric, threshold, hysteresis, window_seconds, minimum_volume,"
     " cooldown_seconds, include_subtree, notify_webhooks, emails, enabled, firing, state_since, last_value,"
-    " evaluated_at, created_at, updated_at, version"
+    " evaluated_at, created_at, updated_at, version, number"
 )
+_TABLE = selecting.Table("alert_rule", _RULE, "alert_rule_id", ("alert_rule_id", "display_name"))
 _ALERT = (
     "alert_id, tenant_id, alert_rule_id, display_name, metric, threshold, value, detail, started_at, ended_at,"
     " acknowledged_at, acknowledgement"
@@ -53,6 +56,7 @@ class Rule:
     created_at: datetime
     updated_at: datetime
     version: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +130,10 @@ async def get(connection: Connection, tenant_id: str, alert_rule_id: str, *, loc
     return _rule(row)
 
 
-async def page(connection: Connection, tenant_id: str, after: str, limit: int) -> list[Rule]:
-    """A tenant's own rules, by id."""
-    rows = await connection.fetch(
-        f"SELECT {_RULE} FROM alert_rule WHERE tenant_id = $1 AND alert_rule_id > $2 ORDER BY alert_rule_id LIMIT $3",
-        tenant_id,
-        after,
-        limit,
-    )
-    return [_rule(row) for row in rows]
+async def page(connection: Connection, tenant_id: str, wanted: Selection) -> tuple[list[Rule], int]:
+    """A tenant's own rules, and how many match."""
+    rows, total = await selecting.select(connection, _TABLE, wanted, "tenant_id = $1", tenant_id)
+    return [_rule(row) for row in rows], total
 
 
 async def update(connection: Connection, rule: Rule, settings: RuleSettings) -> Rule:
@@ -360,6 +359,7 @@ def _rule(row: Row) -> Rule:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         version=row["version"],
+        number=row["number"],
     )
 
 

@@ -12,7 +12,8 @@ from datetime import datetime
 from control.database import Connection, Row
 from control.model.apikeys import KeptSecret, NewKey
 from control.model.credentials import LoginRole
-from control.store import policy_log
+from control.model.selection import Selection
+from control.store import policy_log, selecting
 from control.store.policy_log import Key, Kind
 from control.store.tenants import not_found
 from mta.runtime.refusals import Reason, Refusal
@@ -26,8 +27,9 @@ _LOGIN = (
 )
 _API_KEY = (
     "key_id, tenant_id, display_name, scopes, secret_sha256, last_four, previous_secret_sha256, previous_expires_at,"
-    " allowed_networks, expires_at, created_at, updated_at, last_used_at, version"
+    " allowed_networks, expires_at, created_at, updated_at, last_used_at, version, number, sealed_secret"
 )
+_KEYS = selecting.Table("api_key", _API_KEY, "key_id", ("key_id", "display_name"))
 _SENDS = "NOT disabled AND role <> 'read_only'"
 
 
@@ -77,6 +79,9 @@ class ApiKey:
     updated_at: datetime
     last_used_at: datetime | None
     version: int
+    number: int
+    sealed_secret: bytes | None = field(repr=False)
+    """Its secret, sealed; None: only the hash is kept."""
 
 
 async def check_room(connection: Connection, table: str, tenant_id: str) -> None:
@@ -192,12 +197,14 @@ async def some_logins(connection: Connection, usernames: Sequence[str]) -> list[
     return [_login(row) for row in rows]
 
 
-async def create_api_key(connection: Connection, tenant_id: str, key: NewKey, settings: KeySettings) -> ApiKey:
-    """Keep a new key, and log it. FAILED_PRECONDITION for one too many."""
+async def create_api_key(
+    connection: Connection, tenant_id: str, key: NewKey, settings: KeySettings, sealed_secret: bytes | None = None
+) -> ApiKey:
+    """Keep a new key, with its secret if that is given sealed, and log it. FAILED_PRECONDITION for one too many."""
     await check_room(connection, "api_key", tenant_id)
     row = await connection.fetchrow(
         "INSERT INTO api_key (key_id, tenant_id, display_name, scopes, secret_sha256, last_four, allowed_networks,"
-        f" expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING {_API_KEY}",
+        f" expires_at, sealed_secret) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING {_API_KEY}",
         key.key_id,
         tenant_id,
         settings.display_name,
@@ -206,6 +213,7 @@ async def create_api_key(connection: Connection, tenant_id: str, key: NewKey, se
         key.last_four,
         settings.allowed_networks,
         settings.expires_at,
+        sealed_secret,
     )
     assert row is not None, "INSERT RETURNING gives its row"
     await policy_log.note(connection, [Key(Kind.API_KEY, key.key_id)])
@@ -230,24 +238,25 @@ async def get_api_key(connection: Connection, tenant_id: str, key_id: str, lock:
     return _api_key(row)
 
 
-async def list_api_keys(connection: Connection, tenant_id: str, after: str, limit: int) -> list[ApiKey]:
-    """A tenant's API keys, by id."""
-    rows = await connection.fetch(
-        f"SELECT {_API_KEY} FROM api_key WHERE tenant_id = $1 AND key_id > $2 ORDER BY key_id LIMIT $3",
-        tenant_id,
-        after,
-        limit,
-    )
-    return [_api_key(row) for row in rows]
+async def list_api_keys(
+    connection: Connection, tenant_id: str, include_descendants: bool, wanted: Selection
+) -> tuple[list[ApiKey], int]:
+    """A tenant's API keys, with those of the tenants below if so wanted, and how many match."""
+    below = "tenant_id IN (SELECT tenant_id FROM tenant WHERE path @> ARRAY[$1]::text[] AND deleted_at IS NULL)"
+    where = below if include_descendants else "tenant_id = $1"
+    rows, total = await selecting.select(connection, _KEYS, wanted, where, tenant_id)
+    return [_api_key(row) for row in rows], total
 
 
-async def save_api_key(connection: Connection, key_id: str, settings: KeySettings, secret: KeptSecret) -> ApiKey:
-    """Give a key that exists these settings and this secret, and log it."""
+async def save_api_key(
+    connection: Connection, key: ApiKey, settings: KeySettings, secret: KeptSecret, sealed_secret: bytes | None
+) -> ApiKey:
+    """Give a key that is locked these settings and this secret, and log it."""
     row = await connection.fetchrow(
         "UPDATE api_key SET display_name = $2, scopes = $3, allowed_networks = $4, expires_at = $5, secret_sha256 = $6,"
-        " last_four = $7, previous_secret_sha256 = $8, previous_expires_at = $9, updated_at = now(),"
-        f" version = version + 1 WHERE key_id = $1 RETURNING {_API_KEY}",
-        key_id,
+        " last_four = $7, previous_secret_sha256 = $8, previous_expires_at = $9, sealed_secret = $10,"
+        f" updated_at = now(), version = version + 1 WHERE key_id = $1 RETURNING {_API_KEY}",
+        key.key_id,
         settings.display_name,
         settings.scopes,
         settings.allowed_networks,
@@ -256,9 +265,10 @@ async def save_api_key(connection: Connection, key_id: str, settings: KeySetting
         secret.last_four,
         secret.previous_sha256,
         secret.previous_expires_at,
+        sealed_secret,
     )
     assert row is not None, "the caller has locked it"
-    await policy_log.note(connection, [Key(Kind.API_KEY, key_id)])
+    await policy_log.note(connection, [Key(Kind.API_KEY, key.key_id)])
     return _api_key(row)
 
 
@@ -270,6 +280,20 @@ async def delete_api_key(connection: Connection, tenant_id: str, key_id: str) ->
     if gone is None:
         raise not_found("API key", key_id)
     await policy_log.note(connection, [Key(Kind.API_KEY, key_id)])
+
+
+async def newest_recoverable(connection: Connection, tenant_id: str) -> ApiKey | None:
+    """The newest key in force that can be read again: of the nearest reseller from a tenant upwards, or its own."""
+    row = await connection.fetchrow(
+        f"SELECT {', '.join(f'key.{column.strip()}' for column in _API_KEY.split(','))} FROM api_key AS key"
+        " JOIN tenant AS above ON above.tenant_id = key.tenant_id"
+        " WHERE key.tenant_id = ANY (SELECT unnest(path) FROM tenant WHERE tenant_id = $1)"
+        " AND (above.kind = 'reseller' OR above.tenant_id = $1) AND sealed_secret IS NOT NULL"
+        " AND (expires_at IS NULL OR expires_at > now())"
+        " ORDER BY above.kind = 'reseller' DESC, cardinality(above.path) DESC, key.number DESC LIMIT 1",
+        tenant_id,
+    )
+    return None if row is None else _api_key(row)
 
 
 async def every_api_key(connection: Connection, after: str, limit: int) -> list[ApiKey]:
@@ -321,6 +345,8 @@ def _api_key(row: Row) -> ApiKey:
         updated_at=row["updated_at"],
         last_used_at=row["last_used_at"],
         version=row["version"],
+        number=row["number"],
+        sealed_secret=row["sealed_secret"],
     )
 
 

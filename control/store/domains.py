@@ -16,7 +16,8 @@ from control.database import Connection, Row
 from control.model import checks as check_model
 from control.model.caller import ROOT_TENANT
 from control.model.checks import Check, CheckKind, CheckState
-from control.store import dkim_keys, policy_log
+from control.model.selection import Selection
+from control.store import dkim_keys, policy_log, selecting
 from control.store.dkim_keys import DkimKey, KeyState, NewKey
 from control.store.policy_log import Key, Kind
 from control.store.tenants import not_found
@@ -35,6 +36,7 @@ _COLUMNS = (
     " signs_for_senders, challenge, verified_at, created_at, updated_at, version, checks, checked_at,"
     " challenge_missing_at"
 )
+_TABLE = selecting.Table("domain", _COLUMNS, "domain", ("domain",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +152,13 @@ async def get(connection: Connection, tenant_id: str, domain: str, *, lock: bool
     return (await _with_keys(connection, [row]))[0]
 
 
-async def page(connection: Connection, tenant_id: str, after: str, limit: int) -> list[Domain]:
-    """A tenant's domains, by name."""
-    rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM domain WHERE tenant_id = $1 AND domain > $2 ORDER BY domain LIMIT $3",
-        tenant_id,
-        after,
-        limit,
-    )
-    return await _with_keys(connection, rows)
+async def page(
+    connection: Connection, tenant_id: str, verified: bool | None, wanted: Selection
+) -> tuple[list[Domain], int]:
+    """A tenant's domains, verified ones or others if so wanted, and how many match."""
+    where = "tenant_id = $1 AND ($2::boolean IS NULL OR verified = $2)"
+    rows, total = await selecting.select(connection, _TABLE, wanted, where, tenant_id, verified)
+    return await _with_keys(connection, rows), total
 
 
 async def update(connection: Connection, domain: Domain, settings: Settings) -> Domain:

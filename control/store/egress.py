@@ -16,9 +16,12 @@ from control.store.tenants import not_found
 from mta.runtime.refusals import Reason, Refusal
 
 _SOURCE = "source_id, host(address) AS address, ehlo_name, state, warm_up_start, warm_up_limits, daily_limit, note"
-_SOURCE_ALL = f"{_SOURCE}, usage_day, usage_count, created_at, updated_at, version"
+SOURCE_COLUMNS = (
+    f"{_SOURCE}, allotted_to, released, auto_warm_up, usage_day, usage_count, created_at, updated_at, version, number"
+)
 _POOL = (
-    "pool.pool_id, display_name, created_at, updated_at, version,"
+    "pool.pool_id, display_name, created_at, updated_at, version, number, owner, folded_name,"
+    " CASE WHEN overflow THEN overflow_pool_id END AS overflow_pool_id,"
     " array(SELECT source_id FROM pool_member m WHERE m.pool_id = pool.pool_id ORDER BY source_id) AS source_ids,"
     " array(SELECT weight FROM pool_member m WHERE m.pool_id = pool.pool_id ORDER BY source_id) AS weights"
 )
@@ -41,11 +44,16 @@ class Source:
     warm_up_limits: tuple[int, ...] = ()
     daily_limit: int = 0
     note: str = ""
+    allotted_to: str | None = None
+    """The tenant that may use it, with those below."""
+    released: bool = False
+    auto_warm_up: bool = False
     usage_day: date = date.min
     usage_count: int = 0
     created_at: datetime | None = None
     updated_at: datetime | None = None
     version: int = 0
+    number: int = 0
 
     def limit(self, today: date) -> int:
         """The limit in force on a day; 0: none."""
@@ -62,7 +70,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Sources with their weights."""
+    """Sources with their weights. ``owner`` is the tenant that made it, whose messages call it ``folded_name``."""
 
     pool_id: str
     display_name: str
@@ -70,6 +78,10 @@ class Pool:
     created_at: datetime | None = None
     updated_at: datetime | None = None
     version: int = 0
+    number: int = 0
+    owner: str | None = None
+    folded_name: str | None = None
+    overflow_pool_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +124,13 @@ async def create_source(connection: Connection, source: Source) -> Source:
     try:
         await connection.execute(
             "INSERT INTO source (source_id, address, ehlo_name, state, warm_up_start, warm_up_limits, daily_limit,"
-            " note) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            " note, allotted_to, released, auto_warm_up) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             *_source_values(source),
         )
     except asyncpg.UniqueViolationError as error:
         raise _source_taken(source, error) from error
+    except asyncpg.ForeignKeyViolationError as error:
+        raise not_found("tenant", source.allotted_to or "") from error
     await _log(connection, Kind.SOURCE, source.source_id)
     return await get_source(connection, source.source_id)
 
@@ -126,11 +140,14 @@ async def update_source(connection: Connection, source: Source) -> Source:
     try:
         await connection.execute(
             "UPDATE source SET address = $2, ehlo_name = $3, state = $4, warm_up_start = $5, warm_up_limits = $6,"
-            " daily_limit = $7, note = $8, updated_at = now(), version = version + 1 WHERE source_id = $1",
+            " daily_limit = $7, note = $8, allotted_to = $9, released = $10, auto_warm_up = $11, updated_at = now(),"
+            " version = version + 1 WHERE source_id = $1",
             *_source_values(source),
         )
     except asyncpg.UniqueViolationError as error:
         raise _source_taken(source, error) from error
+    except asyncpg.ForeignKeyViolationError as error:
+        raise not_found("tenant", source.allotted_to or "") from error
     await _log(connection, Kind.SOURCE, source.source_id)
     return await get_source(connection, source.source_id)
 
@@ -138,25 +155,25 @@ async def update_source(connection: Connection, source: Source) -> Source:
 async def get_source(connection: Connection, source_id: str, *, lock: bool = False) -> Source:
     """A source. NOT_FOUND if there is none."""
     row = await connection.fetchrow(
-        f"SELECT {_SOURCE_ALL} FROM source WHERE source_id = $1{' FOR UPDATE' if lock else ''}", source_id
+        f"SELECT {SOURCE_COLUMNS} FROM source WHERE source_id = $1{' FOR UPDATE' if lock else ''}", source_id
     )
     if row is None:
         raise not_found("source", source_id)
-    return _source(row)
+    return source_of(row)
 
 
 async def page_sources(connection: Connection, after: str, limit: int) -> list[Source]:
     """Sources, by id; also for a snapshot."""
     rows = await connection.fetch(
-        f"SELECT {_SOURCE_ALL} FROM source WHERE source_id > $1 ORDER BY source_id LIMIT $2", after, limit
+        f"SELECT {SOURCE_COLUMNS} FROM source WHERE source_id > $1 ORDER BY source_id LIMIT $2", after, limit
     )
-    return [_source(row) for row in rows]
+    return [source_of(row) for row in rows]
 
 
 async def some_sources(connection: Connection, source_ids: Sequence[str]) -> list[Source]:
     """Those of the sources that exist."""
-    rows = await connection.fetch(f"SELECT {_SOURCE_ALL} FROM source WHERE source_id = ANY ($1)", source_ids)
-    return [_source(row) for row in rows]
+    rows = await connection.fetch(f"SELECT {SOURCE_COLUMNS} FROM source WHERE source_id = ANY ($1)", source_ids)
+    return [source_of(row) for row in rows]
 
 
 async def delete_source(connection: Connection, source_id: str) -> None:
@@ -164,7 +181,7 @@ async def delete_source(connection: Connection, source_id: str) -> None:
     try:
         await connection.execute("DELETE FROM source WHERE source_id = $1", source_id)
     except asyncpg.ForeignKeyViolationError as error:
-        raise _in_use("source", source_id, "a pool has it; take it out there first") from error
+        raise in_use("source", source_id, "a pool has it; take it out there first") from error
     await _log(connection, Kind.SOURCE, source_id)
 
 
@@ -239,7 +256,7 @@ async def delete_pool(connection: Connection, pool_id: str) -> None:
     try:
         await connection.execute("DELETE FROM pool WHERE pool_id = $1", pool_id)
     except asyncpg.ForeignKeyViolationError as error:
-        raise _in_use("pool", pool_id, "an egress rule names it or a tenant has it; change that first") from error
+        raise in_use("pool", pool_id, "an egress rule, a tenant or another pool has it; change that first") from error
     await _log(connection, Kind.POOL, pool_id)
 
 
@@ -401,7 +418,8 @@ def _source_taken(source: Source, error: asyncpg.UniqueViolationError) -> Refusa
     return Refusal(Reason.ALREADY_EXISTS, message, field="source.address", metadata={"address": source.address})
 
 
-def _in_use(what: str, id_: str, why: str) -> Refusal:
+def in_use(what: str, id_: str, why: str) -> Refusal:
+    """The refusal to remove something that is needed."""
     return Refusal(Reason.FAILED_PRECONDITION, f'the {what} "{id_}" is in use: {why}', metadata={what: id_})
 
 
@@ -422,6 +440,9 @@ def _source_values(source: Source) -> tuple[object, ...]:
         list(source.warm_up_limits),
         source.daily_limit,
         source.note,
+        source.allotted_to,
+        source.released,
+        source.auto_warm_up,
     )
 
 
@@ -429,14 +450,16 @@ def _rule_values(rule: Rule) -> tuple[object, ...]:
     return tuple(getattr(rule, column.strip()) for column in _RULE.split(","))
 
 
-def _source(row: Row) -> Source:
+def source_of(row: Row) -> Source:
+    """A source; its row has SOURCE_COLUMNS."""
     values = {name: row[name] for name in Source.__dataclass_fields__}
     return Source(**(values | {"warm_up_limits": tuple(row["warm_up_limits"])}))
 
 
 def _pool(row: Row) -> Pool:
     members = tuple(zip(row["source_ids"], row["weights"], strict=True))
-    return Pool(row["pool_id"], row["display_name"], members, row["created_at"], row["updated_at"], row["version"])
+    values = {name: row[name] for name in Pool.__dataclass_fields__ if name != "members"}
+    return Pool(**values, members=members)
 
 
 def _rule(row: Row) -> Rule:

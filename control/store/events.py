@@ -19,11 +19,13 @@ CHANNEL = "barua_events"
 """NOTIFY channel; the payload is the number of the newest event."""
 
 _KINDS = {kind.value: kind for kind in EventKind}
+_Told = tuple[str, str, str, str, tuple[str, ...]]
+"""Sender, recipient, canonical recipient, stream and tags of a record."""
 
 # ruff: noqa: S608 - the only text put into statements is this list of columns
 _COLUMNS = (
     "event_number, recipient_id, message_id, tenant_id, kind, occurred_at, attempt, code, enhanced_code, reply,"
-    " remote_host, egress_source, provider, credits, lease_id, next_attempt_at"
+    " remote_host, egress_source, provider, credits, lease_id, next_attempt_at, ip_address, user_agent, url, is_first"
 )
 
 
@@ -34,6 +36,17 @@ class Head:
     lineage: str
     number: int
     trimmed_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A day of the history."""
+
+    day: date
+    newest_number: int
+    """The newest number of an event in it."""
+    delivery_number: int
+    """The same without what recipients did, which may be weeks later."""
 
 
 async def head(connection: Connection) -> Head:
@@ -83,23 +96,24 @@ async def _completed(connection: Connection, rows: Sequence[Row]) -> list[PastEv
     return [_event(row, records.get(row["recipient_id"], _NO_RECORD)) for row in rows]
 
 
-async def _records_of(connection: Connection, recipient_ids: set[int]) -> dict[int, tuple[str, str, str, str]]:
-    """Sender, recipient, canonical recipient and stream of each recipient that has a record; day by day."""
+async def _records_of(connection: Connection, recipient_ids: set[int]) -> dict[int, _Told]:
+    """What is told of each recipient that has a record; day by day."""
     days: dict[date, list[int]] = {}
     for recipient_id in recipient_ids:
         days.setdefault(day_of(recipient_id), []).append(recipient_id)
-    found: dict[int, tuple[str, str, str, str]] = {}
+    found: dict[int, _Told] = {}
     for ids in days.values():
         # The bounds let the server leave out every other day.
         rows = await connection.fetch(
-            "SELECT recipient_id, sender, recipient, recipient_key, stream FROM message_record"
+            "SELECT recipient_id, sender, recipient, recipient_key, stream, tags FROM message_record"
             " WHERE recipient_id = ANY ($1) AND recipient_id BETWEEN $2 AND $3",
             ids,
             min(ids),
             max(ids),
         )
         for row in rows:
-            found[row["recipient_id"]] = (row["sender"], row["recipient"], row["recipient_key"], row["stream"])
+            recipient_id, sender, recipient, key, stream, tags = row.values()
+            found[recipient_id] = (sender, recipient, key, stream, tuple(tags) if tags else ())
     return found
 
 
@@ -135,9 +149,9 @@ async def make_days(connection: Connection, days: Sequence[date]) -> None:
     await connection.execute("SELECT make_history_days($1)", days)
 
 
-async def days(connection: Connection) -> list[tuple[date, int]]:
-    """The days that have partitions, oldest first, each with the newest number of an event in it."""
-    return [(row["day"], row["newest_number"]) for row in await connection.fetch("SELECT * FROM history_days()")]
+async def days(connection: Connection) -> list[Day]:
+    """The days that have partitions, oldest first."""
+    return [Day(*row.values()) for row in await connection.fetch("SELECT * FROM history_days()")]
 
 
 async def oldest_consumed(connection: Connection) -> int | None:
@@ -146,10 +160,10 @@ async def oldest_consumed(connection: Connection) -> int | None:
     return number
 
 
-async def drop_events(connection: Connection, day: date, newest_number: int) -> None:
-    """Drop the events of a day, of which ``newest_number`` is the last: who has not come so far cannot go on."""
-    await connection.execute("UPDATE event_head SET trimmed_number = $1 WHERE trimmed_number < $1", newest_number)
-    await connection.execute("SELECT drop_history_day('delivery_event', $1)", day)
+async def drop_events(connection: Connection, day: Day) -> None:
+    """Drop the events of a day: who has not come to the last of its deliveries cannot go on."""
+    await connection.execute("UPDATE event_head SET trimmed_number = $1 WHERE trimmed_number < $1", day.delivery_number)
+    await connection.execute("SELECT drop_history_day('delivery_event', $1)", day.day)
 
 
 async def drop_records(connection: Connection, day: date) -> None:
@@ -162,13 +176,14 @@ def day_bounds(day: date) -> tuple[int, int]:
     return first_of_day(day), first_of_day(date.fromordinal(day.toordinal() + 1))
 
 
-_NO_RECORD = ("", "", "", "")
+_NO_RECORD: _Told = ("", "", "", "", ())
 
 
-def _event(row: Row, record: tuple[str, str, str, str]) -> PastEvent:
+def _event(row: Row, record: _Told) -> PastEvent:
     (number, recipient_id, message_id, tenant_id, kind, time, attempt, code, enhanced_code, reply, host, source,
-     provider, credits, lease_id, next_attempt_at) = row.values()  # fmt: skip
+     provider, credits, lease_id, next_attempt_at, ip_address, user_agent, url, first) = row.values()  # fmt: skip
     return PastEvent(
         number, recipient_id, message_id, tenant_id, _KINDS[kind], time, attempt, code, enhanced_code, reply, host,
         source, provider, credits, lease_id, next_attempt_at, *record,
+        ip_address or "", user_agent or "", url or "", first or False,
     )  # fmt: skip

@@ -8,6 +8,8 @@ Usage that no lease of the holder covers cannot come from a sound node. It is re
 FAILED_PRECONDITION, for losing it silently would lose money; the holder's journal stands still until somebody looks.
 """
 
+# ruff: noqa: S608 - the only texts put into statements are the columns below
+
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -19,7 +21,7 @@ from control.model.events import RecordState as RecordState
 from control.model.events import recipient_key
 from control.model.messageids import day_of
 from control.store import events as numbered
-from control.store import leases, ledger
+from control.store import leases
 from mta.runtime.log import get_logger
 from mta.runtime.refusals import Reason, Refusal
 
@@ -32,7 +34,12 @@ _STATE_AFTER = {
     EventKind.DELIVERED: RecordState.DELIVERED,
     EventKind.BOUNCED: RecordState.BOUNCED,
     EventKind.EXPIRED: RecordState.BOUNCED,
+    EventKind.DROPPED: RecordState.DROPPED,
 }
+_BEGINNINGS = frozenset({EventKind.RECEIVED, EventKind.DROPPED})
+"""Events that make a record."""
+_TAG_SEPARATOR = "\n"
+"""Tags have no line ends."""
 
 
 class Event(NamedTuple):
@@ -60,6 +67,9 @@ class Event(NamedTuple):
     stream: str
     egress_source: str
     provider: str
+    tags: tuple[str, ...] = ()
+    properties: str = ""
+    reference: bytes = b""
 
     @property
     def reply(self) -> str:
@@ -75,6 +85,13 @@ class _Change(NamedTuple):
     time: datetime
     egress_source: str
     provider: str
+    code: int | None
+    """None: there was no attempt yet."""
+    enhanced_code: str | None
+    remote_host: str | None
+
+
+_NO_ATTEMPT = (None, None, None)
 
 
 async def record(connection: Connection, holder: uuid.UUID, node: str, events: Sequence[Event]) -> tuple[int, int]:
@@ -118,7 +135,7 @@ async def _settle_credits(connection: Connection, holder: uuid.UUID, events: Ite
                 raise _unsound(holder, event.lease_id, "two tenants share it")
     if not tenants:
         return
-    await ledger.lock(connection, list(set(tenants.values())))
+    await leases.lock_payers(connection, list(tenants))
     found = await leases.locked(connection, list(tenants))
     by_id = {lease.lease_id: lease for lease in found}
     for lease_id, tenant_id in tenants.items():
@@ -143,33 +160,59 @@ async def _write_records(connection: Connection, events: Sequence[Event]) -> Non
     """Make the records of received recipients, already in the state they have at the end of the batch."""
     newest = {event.recipient_id: event for event in events}
     last = {recipient_id: _change(event) for recipient_id, event in newest.items()}
-    received = [event for event in events if event.kind is EventKind.RECEIVED]
-    if received:
-        rows = [(event, last[event.recipient_id]) for event in received]
+    received = [event for event in events if event.kind in _BEGINNINGS]
+    plain = [_record(event, last[event.recipient_id]) for event in received if not _is_dressed(event)]
+    if plain:
         await connection.execute(
-            "INSERT INTO message_record (recipient_id, tenant_id, message_id, sender, recipient, recipient_key,"
-            " subject, source, stream, size_bytes, received_at, state, last_reply, updated_at, egress_source, provider)"
-            " SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[],"
-            " $7::text[], $8::text[], $9::text[], $10::bigint[], $11::timestamptz[], $12::smallint[], $13::text[],"
-            " $14::timestamptz[], $15::text[], $16::text[])"
+            f"INSERT INTO message_record ({_PLAIN}) SELECT * FROM unnest({_PLAIN_ARRAYS})"
             " ON CONFLICT (recipient_id) DO NOTHING",
-            *zip(*(_record(event, change) for event, change in rows), strict=True),
+            *zip(*plain, strict=True),
         )
-        for event in received:
-            last.pop(event.recipient_id, None)
+    dressed = [(*_record(event, last[event.recipient_id]), *_dress(event)) for event in received if _is_dressed(event)]
+    if dressed:
+        await connection.execute(
+            f"INSERT INTO message_record ({_PLAIN}, tags, properties, reference) SELECT {_PLAIN},"
+            " string_to_array(tags, E'\\n'), properties, reference"
+            f" FROM unnest({_PLAIN_ARRAYS}, $20::text[], $21::text[], $22::bytea[])"
+            f" AS record ({_PLAIN}, tags, properties, reference) ON CONFLICT (recipient_id) DO NOTHING",
+            *zip(*dressed, strict=True),
+        )
+    for event in received:
+        last.pop(event.recipient_id, None)
     await _update_records(connection, last)
+
+
+_PLAIN = (
+    "recipient_id, tenant_id, message_id, sender, recipient, recipient_key, subject, source, stream, size_bytes,"
+    " received_at, state, last_reply, updated_at, egress_source, provider, last_code, last_enhanced_code, remote_host"
+)
+_PLAIN_ARRAYS = (
+    "$1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],"
+    " $10::bigint[], $11::timestamptz[], $12::smallint[], $13::text[], $14::timestamptz[], $15::text[], $16::text[],"
+    " $17::integer[], $18::text[], $19::text[]"
+)
+
+
+def _is_dressed(event: Event) -> bool:
+    """Whether the submitter gave something along; mail without it pays nothing for that."""
+    return bool(event.tags or event.properties or event.reference)
+
+
+def _dress(event: Event) -> tuple[str | None, str | None, bytes | None]:
+    return _TAG_SEPARATOR.join(event.tags) or None, event.properties or None, event.reference or None
 
 
 def _change(event: Event) -> _Change:
     """What an event makes of the record."""
-    return _Change(_STATE_AFTER[event.kind], event.reply, event.time, event.egress_source, event.provider)
+    attempt = _NO_ATTEMPT if event.kind is EventKind.RECEIVED else (event.code, event.enhanced_code, event.remote_host)
+    return _Change(_STATE_AFTER[event.kind], event.reply, event.time, event.egress_source, event.provider, *attempt)
 
 
 def _record(event: Event, change: _Change) -> tuple[object, ...]:
     return (
         event.recipient_id, event.tenant_id, event.message_id, event.sender, event.recipient,
         recipient_key(event.recipient), event.subject, event.source, event.stream, event.size_bytes, event.time,
-        change.state, change.reply, change.time, change.egress_source, change.provider,
+        *change,
     )  # fmt: skip
 
 
@@ -180,13 +223,15 @@ async def _update_records(connection: Connection, changes: dict[int, _Change]) -
     # The bounds let the server leave out the partitions of other days.
     await connection.execute(
         "UPDATE message_record AS record SET state = change.state, last_reply = change.reply,"
-        " updated_at = change.time, egress_source = change.egress_source, provider = change.provider"
-        " FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::timestamptz[], $5::text[], $6::text[])"
-        " AS change (recipient_id, state, reply, time, egress_source, provider)"
-        " WHERE record.recipient_id = change.recipient_id AND record.state = $7"
-        " AND record.recipient_id BETWEEN $8 AND $9",
+        " updated_at = change.time, egress_source = change.egress_source, provider = change.provider,"
+        " last_code = change.code, last_enhanced_code = change.enhanced_code, remote_host = change.host"
+        " FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::timestamptz[], $5::text[], $6::text[],"
+        " $7::integer[], $8::text[], $9::text[])"
+        " AS change (recipient_id, state, reply, time, egress_source, provider, code, enhanced_code, host)"
+        " WHERE record.recipient_id = change.recipient_id AND record.state = $10"
+        " AND record.recipient_id BETWEEN $11 AND $12",
         list(changes),
-        *([change[field] for change in changes.values()] for field in range(5)),
+        *zip(*changes.values(), strict=True),
         RecordState.QUEUED,
         min(changes),
         max(changes),

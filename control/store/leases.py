@@ -12,6 +12,10 @@ Credits that expire are leased first and spent first; leased, they may be spent 
 month. A lease that is out at the end of a window may be spent in the next one: a cap can be passed by that much, which
 is one or two leases for each worker, and a lease is at most a twentieth of the smallest cap (or 100 credits).
 
+A lease is of the tenant whose mail it is for, and of the credits of the one that pays for it: mostly the same, and the
+nearest tenant above that has a balance of its own where the tenant shares one. Caps count for the first, postings are
+of the second. Who pays is settled when the lease is granted.
+
 A spool that is lost for good is written off: ``write_off`` closes its leases and lets it have no others. Should it turn
 up again, what its journal tells of those leases is on record, but moves no credits.
 """
@@ -22,6 +26,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from control.database import Connection, Row
 from control.model.credits import Account, Movement, Portion, draw, section
@@ -49,6 +54,9 @@ class Lease:
     lease_id: int
     holder: uuid.UUID
     tenant_id: str
+    """Whose mail it is for."""
+    payer_id: str
+    """Whose credits they are."""
     amount: int
     spent: int
     returned: int
@@ -69,7 +77,7 @@ class Lease:
         return [*self.expiring, Portion(None, self.amount - sum(portion.amount for portion in self.expiring))]
 
 
-_COLUMNS = "lease_id, tenant_id, holder_id, amount, spent, returned, unheard, created_at, expire_at, expiring"
+_COLUMNS = "lease_id, tenant_id, payer_id, holder_id, amount, spent, returned, unheard, created_at, expire_at, expiring"
 
 
 async def open_holder(connection: Connection, holder: uuid.UUID, epoch: int, known: Sequence[int]) -> int:
@@ -87,8 +95,8 @@ async def open_holder(connection: Connection, holder: uuid.UUID, epoch: int, kno
         f"SELECT {_COLUMNS} FROM lease"
         " WHERE holder_id = $1 AND spent + returned < amount AND epoch < $2 AND lease_id <> ALL ($3)"
     )
-    tenants = {row["tenant_id"] for row in await connection.fetch(unknown, holder, epoch, known)}
-    await ledger.lock(connection, list(tenants))
+    payers = {row["payer_id"] for row in await connection.fetch(unknown, holder, epoch, known)}
+    await ledger.lock(connection, list(payers))
     lost = [_lease(row) for row in await connection.fetch(unknown + " FOR UPDATE", holder, epoch, known)]
     await settle(connection, {}, {lease.lease_id: lease.rest for lease in lost}, lost)
     return len(lost)
@@ -111,33 +119,47 @@ async def acquire(
     line = await tenants.line(connection, tenant_id)
     if not line:
         raise not_found("tenant", tenant_id)
-    has = (await ledger.lock(connection, [tenant_id])).get(tenant_id)
-    if has is None:  # deleted just now
+    payer_id = tenants.payer(line).tenant_id
+    accounts = await ledger.lock(connection, list({tenant_id, payer_id}))
+    if len(accounts) < len({tenant_id, payer_id}):  # deleted just now
         raise not_found("tenant", tenant_id)
+    has = accounts[payer_id]
     earlier = await _earlier(connection, holder, tenant_id, request_id)
     if earlier is not None:
         return earlier
-    held, called_back = await _hold(connection, tenant_id)
+    late = _late(tenant_id) if payer_id != tenant_id else None
+    held, called_back = await _hold(connection, payer_id)
     if held:
-        raise CreditsHeld(tenant_id)
+        raise CreditsHeld(payer_id, late)
     held_caps, reached = await caps.held(connection, line)
     if reached is not None:
         if await _others_have(connection, holder, tenant_id):
             raise CreditsLeased(tenant_id, reached)
         raise reached
-    lots = await ledger.lots_of(connection, tenant_id) if has.expiring else []
+    lots = await ledger.lots_of(connection, payer_id) if has.expiring else []
     available = has.available - ledger.expired(has, lots)
     amount = lease_size(wanted, available, held_caps)
     if amount == 0:
-        if (called_back and has.reserved) or await _others_have(connection, holder, tenant_id):
-            raise CreditsLeased(tenant_id)
+        if (called_back and has.reserved) or await _elsewhere(connection, holder, tenant_id, payer_id):
+            raise CreditsLeased(payer_id, late)
+        if payer_id != tenant_id:
+            raise _nothing_to_share(tenant_id, wanted)
         raise ledger.insufficient(has, wanted, available + has.reserved)
     await windows.count(connection, caps.counted_path(line), amount)
-    return await _grant(connection, holder, epoch, tenant_id, draw(lots, amount), request_id)
+    return await _grant(connection, holder, epoch, tenant_id, payer_id, draw(lots, amount), request_id)
+
+
+async def lock_payers(connection: Connection, lease_ids: Sequence[int]) -> None:
+    """Lock the accounts whose credits some leases are, until the transaction ends."""
+    await connection.execute(
+        "SELECT FROM account WHERE tenant_id IN (SELECT payer_id FROM lease WHERE lease_id = ANY ($1))"
+        " ORDER BY tenant_id FOR NO KEY UPDATE",
+        lease_ids,
+    )
 
 
 async def locked(connection: Connection, lease_ids: Sequence[int]) -> list[Lease]:
-    """Leases, locked until the transaction ends. The accounts of their tenants must be locked before."""
+    """Leases, locked until the transaction ends. The accounts of those who pay must be locked before."""
     rows = await connection.fetch(
         f"SELECT {_COLUMNS} FROM lease WHERE lease_id = ANY ($1) ORDER BY lease_id FOR UPDATE", lease_ids
     )
@@ -153,7 +175,7 @@ async def settle(
     """
     usage: list[Posting] = []
     release: list[Posting] = []
-    came_back: list[Returned] = []
+    came_back: list[_Returned] = []
     changes: list[tuple[int, int, int, int]] = []
     for lease in leases:
         told_spent, told_returned = spent.get(lease.lease_id, 0), returned.get(lease.lease_id, 0)
@@ -162,7 +184,7 @@ async def settle(
         usage += _moved(lease, lease.spent, used, Account.CONSUMED)
         release += _moved(lease, lease.amount - lease.returned - back, back, Account.AVAILABLE)
         if back:
-            came_back.append(Returned(lease.tenant_id, lease.created_at, back))
+            came_back.append(_Returned(lease, back))
         changes.append((lease.lease_id, used, back, told_spent + told_returned - used - back))
     if usage:
         await ledger.post(connection, Movement.USAGE, usage)
@@ -187,8 +209,8 @@ async def write_off(
         raise _written_off(row["written_off_at"])
     await connection.execute("UPDATE holder SET written_off_at = now() WHERE holder_id = $1", holder)
     open_leases = f"SELECT {_COLUMNS} FROM lease WHERE holder_id = $1 AND spent + returned < amount ORDER BY lease_id"
-    owners = {row["tenant_id"] for row in await connection.fetch(open_leases, holder)}
-    await ledger.lock(connection, list(owners))
+    payers = {row["payer_id"] for row in await connection.fetch(open_leases, holder)}
+    await ledger.lock(connection, list(payers))
     closed = [_lease(row) for row in await connection.fetch(open_leases + " FOR UPDATE", holder)]
     postings: list[Posting] = []
     for lease in closed:
@@ -207,7 +229,7 @@ async def write_off(
         give_back,
     )
     if give_back:
-        await _take_back(connection, [Returned(lease.tenant_id, lease.created_at, lease.rest) for lease in closed])
+        await _take_back(connection, [_Returned(lease, lease.rest) for lease in closed])
     return len(closed), sum(lease.rest for lease in closed)
 
 
@@ -224,7 +246,8 @@ async def recall_expired(connection: Connection) -> None:
 async def recall(connection: Connection, tenant_id: str, *, hold: bool = False) -> None:
     """Ask all nodes, through every control program, to have a tenant's unspent leases given back.
 
-    With ``hold`` none is granted from this transaction on, unless one hold is too close after another.
+    Those of tenants for which it pays, too. With ``hold`` none is granted from this transaction on, unless one hold is
+    too close after another.
     """
     if hold:
         await connection.execute(
@@ -234,7 +257,12 @@ async def recall(connection: Connection, tenant_id: str, *, hold: bool = False) 
             HOLD_SECONDS,
             PAUSE_SECONDS,
         )
-    await connection.execute("SELECT pg_notify($1, $2)", RECALL_CHANNEL, tenant_id)
+    await connection.execute(
+        "SELECT pg_notify($1, lessee) FROM (SELECT $2::text AS lessee UNION"
+        " SELECT tenant_id FROM lease WHERE payer_id = $2 AND spent + returned < amount) AS lessees",
+        RECALL_CHANNEL,
+        tenant_id,
+    )
 
 
 async def let_go(connection: Connection, tenant_id: str) -> None:
@@ -265,9 +293,8 @@ def _moved(lease: Lease, start: int, credits: int, account: Account) -> list[Pos
     """Postings that move a section of a lease out of the reserved account."""
     postings: list[Posting] = []
     for part in section(lease.portions, start, start + credits):
-        postings.append(Posting(lease.tenant_id, Account.RESERVED, -part.amount, lease.lease_id, part.expire_at))
         at = part.expire_at if account is Account.AVAILABLE else None
-        postings.append(Posting(lease.tenant_id, account, part.amount, lease.lease_id, at))
+        postings += _pair(lease, Account.RESERVED, part, account, at)
     return postings
 
 
@@ -282,10 +309,28 @@ async def _keep(connection: Connection, changes: Sequence[tuple[int, int, int, i
     )
 
 
-async def _take_back(connection: Connection, came_back: Sequence[Returned]) -> None:
+def _pair(
+    lease: Lease, source: Account, part: Portion, destination: Account, expire_at: datetime | None
+) -> list[Posting]:
+    """Postings that move credits of a lease between accounts of who pays, with whose mail it is for if that differs."""
+    other = lease.tenant_id if lease.tenant_id != lease.payer_id else None
+    return [
+        Posting(lease.payer_id, source, -part.amount, lease.lease_id, part.expire_at, other),
+        Posting(lease.payer_id, destination, part.amount, lease.lease_id, expire_at, other),
+    ]
+
+
+class _Returned(NamedTuple):
+    lease: Lease
+    credits: int
+
+
+async def _take_back(connection: Connection, came_back: Sequence[_Returned]) -> None:
     if came_back:
-        await windows.uncount(connection, came_back)
-    for tenant_id in {returned.tenant_id for returned in came_back}:
+        await windows.uncount(
+            connection, [Returned(lease.tenant_id, lease.created_at, credits) for lease, credits in came_back]
+        )
+    for tenant_id in {whose for lease, _ in came_back for whose in (lease.tenant_id, lease.payer_id)}:
         await _tell_returned(connection, tenant_id)
 
 
@@ -321,18 +366,50 @@ async def _others_have(connection: Connection, holder: uuid.UUID, tenant_id: str
     return bool(found)
 
 
+async def _elsewhere(connection: Connection, holder: uuid.UUID, tenant_id: str, payer_id: str) -> bool:
+    """Whether somebody else has leases of the same credits: another holder, or the same one for another tenant."""
+    found = await connection.fetchval(
+        "SELECT true FROM lease WHERE payer_id = $1 AND (holder_id <> $2 OR tenant_id <> $3)"
+        " AND spent + returned < amount LIMIT 1",
+        payer_id,
+        holder,
+        tenant_id,
+    )
+    return bool(found)
+
+
+def _nothing_to_share(tenant_id: str, wanted: int) -> Refusal:
+    """Too few credits where another tenant pays: who that is, and what it has, is none of the sender's business."""
+    return Refusal(
+        Reason.INSUFFICIENT_CREDITS,
+        f'the account above, whose balance tenant "{tenant_id}" shares, has too few credits: {wanted} are needed',
+        metadata={"tenant": tenant_id, "needed": str(wanted)},
+    )
+
+
+def _late(tenant_id: str) -> Refusal:
+    """Credits that another tenant pays with did not come back in time."""
+    return Refusal(
+        Reason.CREDITS_UNAVAILABLE,
+        f'the credits that tenant "{tenant_id}" shares are leased to nodes and did not come back in time; try again',
+        retry_after=1.0,
+        metadata={"tenant": tenant_id},
+    )
+
+
 async def _grant(
     connection: Connection,
     holder: uuid.UUID,
     epoch: int,
     tenant_id: str,
+    payer_id: str,
     portions: Sequence[Portion],
     request_id: uuid.UUID,
 ) -> Lease:
     expiring = [portion for portion in portions if portion.expire_at is not None]
     row = await connection.fetchrow(
-        "INSERT INTO lease (holder_id, tenant_id, epoch, request_id, amount, expire_at, expiring)"
-        f" VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING {_COLUMNS}",
+        "INSERT INTO lease (holder_id, tenant_id, epoch, request_id, amount, expire_at, expiring, payer_id)"
+        f" VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING {_COLUMNS}",
         holder,
         tenant_id,
         epoch,
@@ -340,14 +417,13 @@ async def _grant(
         sum(portion.amount for portion in portions),
         [portion.expire_at for portion in expiring],
         [portion.amount for portion in expiring],
+        payer_id,
     )
     assert row is not None, "INSERT RETURNING gives its row"
     lease = _lease(row)
     postings: list[Posting] = []
     for portion in portions:
-        at = portion.expire_at
-        postings.append(Posting(tenant_id, Account.AVAILABLE, -portion.amount, lease.lease_id, at))
-        postings.append(Posting(tenant_id, Account.RESERVED, portion.amount, lease.lease_id, at))
+        postings += _pair(lease, Account.AVAILABLE, portion, Account.RESERVED, portion.expire_at)
     await ledger.post(connection, Movement.LEASE, postings)
     return lease
 
@@ -382,6 +458,7 @@ def _lease(row: Row) -> Lease:
         lease_id=row["lease_id"],
         holder=row["holder_id"],
         tenant_id=row["tenant_id"],
+        payer_id=row["payer_id"],
         amount=row["amount"],
         spent=row["spent"],
         returned=row["returned"],

@@ -47,7 +47,7 @@ class Posting:
     """A change of one account. ``tenant_id`` is None for issuance; ``lease_id`` names the lease it is about.
 
     ``expire_at`` is that of the credits, on "available" and "reserved". ``counterparty_id`` is the other tenant of a
-    transfer.
+    transfer, or of a lease whose mail is that of a tenant that shares this balance.
     """
 
     tenant_id: str | None
@@ -61,7 +61,7 @@ class Posting:
 async def balance(connection: Connection, tenant_id: str) -> Balance:
     """A tenant's credits now."""
     row = await connection.fetchrow(
-        "SELECT tenant_id, available, reserved, consumed, expiring FROM account WHERE tenant_id = $1", tenant_id
+        "SELECT tenant_id, available, reserved, consumed, expiring, shared FROM account WHERE tenant_id = $1", tenant_id
     )
     assert row is not None, "every tenant has an account"
     return _balance(row)
@@ -70,7 +70,7 @@ async def balance(connection: Connection, tenant_id: str) -> Balance:
 async def lock(connection: Connection, tenant_ids: Sequence[str]) -> dict[str, Balance]:
     """Lock accounts until the transaction ends; their balances. Tenants that are not there (any more) are left out."""
     rows = await connection.fetch(
-        "SELECT tenant_id, available, reserved, consumed, expiring FROM account"
+        "SELECT tenant_id, available, reserved, consumed, expiring, shared FROM account"
         " WHERE tenant_id = ANY ($1) AND NOT closed ORDER BY tenant_id FOR NO KEY UPDATE",
         tenant_ids,
     )
@@ -119,13 +119,14 @@ async def lock_pair(
 # lengths are guessed: they would have the statement planned for every call, which costs more than running it.
 _LOCK_PAIR = (
     "WITH locked AS MATERIALIZED ("
-    "  SELECT tenant_id, path, available, reserved, consumed, expiring FROM tenant JOIN account USING (tenant_id)"
+    "  SELECT tenant_id, path, available, reserved, consumed, expiring, shared"
+    "  FROM tenant JOIN account USING (tenant_id)"
     "  WHERE tenant_id IN ($2, $3) AND $1 = ANY (path) AND deleted_at IS NULL AND NOT closed"
     "  ORDER BY tenant_id FOR NO KEY UPDATE OF account),"
     " fit AS (SELECT FROM locked AS giver CROSS JOIN locked AS getter"
     "  WHERE giver.tenant_id = $2 AND getter.tenant_id = $3 AND $2 <> $3"
     "  AND (giver.tenant_id = ANY (getter.path) OR getter.tenant_id = ANY (giver.path))"
-    "  AND giver.expiring = 0 AND giver.available >= $4"
+    "  AND NOT giver.shared AND NOT getter.shared AND giver.expiring = 0 AND giver.available >= $4"
     "  AND getter.available + getter.reserved + getter.consumed <= $5::bigint - $4),"
     " head AS (INSERT INTO ledger_transaction (kind, note, actor) SELECT $6, $7, $8 FROM fit RETURNING transaction_id),"
     " posted AS (INSERT INTO ledger_posting (transaction_id, tenant_id, account, amount, counterparty_id)"
@@ -169,6 +170,7 @@ async def grant(
 ) -> Balance:
     """Issue new credits; the balance after it."""
     before = (await _existing(connection, [tenant_id]))[tenant_id]
+    _check_own(before)
     _check_room(before, amount)
     postings = [
         Posting(None, Account.ISSUANCE, -amount),
@@ -194,6 +196,7 @@ async def transfer_locked(
 ) -> tuple[Balance, Balance]:
     """As ``transfer``, between accounts that are locked and hold this."""
     source, destination = giver.tenant_id, getter.tenant_id
+    _check_own(giver, getter)
     lots = await lots_of(connection, source) if giver.expiring else []
     usable = giver.available - expired(giver, lots)
     if usable < amount:
@@ -286,6 +289,17 @@ def _plus(before: Balance, parts: Sequence[Portion]) -> Balance:
     )
 
 
+def _check_own(*accounts: Balance) -> None:
+    """FAILED_PRECONDITION for the account of a tenant that shares the balance of one above."""
+    for has in accounts:
+        if has.shared:
+            raise Refusal(
+                Reason.FAILED_PRECONDITION,
+                f'tenant "{has.tenant_id}" shares the balance of a tenant above it and has no credits of its own',
+                metadata={"tenant": has.tenant_id},
+            )
+
+
 def _check_room(has: Balance, amount: int) -> None:
     if has.spendable + has.consumed + amount > MAX_BALANCE:
         raise Refusal(
@@ -296,4 +310,4 @@ def _check_room(has: Balance, amount: int) -> None:
 
 
 def _balance(row: Row) -> Balance:
-    return Balance(row["tenant_id"], row["available"], row["reserved"], row["consumed"], row["expiring"])
+    return Balance(row["tenant_id"], row["available"], row["reserved"], row["consumed"], row["expiring"], row["shared"])

@@ -9,15 +9,18 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from control.database import Connection, Row
+from control.model.selection import Selection
+from control.store import selecting
 from control.store.tenants import not_found
 
 ABANDONED_SECONDS = 3600.0
 """An upload that nothing was added to for so long has broken."""
 
 _COLUMNS = (
-    "tenant_id, validation_id, display_name, stream, state, address_count, checked_count, verdicts, created_by,"
+    "tenant_id, validation_id, number, display_name, stream, state, address_count, checked_count, verdicts, created_by,"
     " created_at, finished_at"
 )
+_TABLE = selecting.Table("list_validation", _COLUMNS, "validation_id", ("display_name",))
 
 
 class State(IntEnum):
@@ -39,6 +42,7 @@ class ListValidation:
 
     tenant_id: str
     validation_id: str
+    number: int
     display_name: str
     stream: str
     state: State
@@ -134,30 +138,32 @@ async def get(connection: Connection, tenant_id: str, validation_id: str, *, loc
     return _validation(row)
 
 
-async def page(connection: Connection, tenant_id: str, before: str, limit: int) -> list[ListValidation]:
-    """A tenant's lists, the newest first: ids rise with time. ``before``: an id; empty: from the newest."""
-    rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM list_validation WHERE tenant_id = $1 AND ($2 = '' OR validation_id < $2)"
-        " ORDER BY validation_id DESC LIMIT $3",
-        tenant_id,
-        before,
-        limit,
-    )
-    return [_validation(row) for row in rows]
+async def page(connection: Connection, tenant_id: str, wanted: Selection) -> tuple[list[ListValidation], int]:
+    """A tenant's lists, and how many match."""
+    rows, total = await selecting.select(connection, _TABLE, wanted, "tenant_id = $1", tenant_id)
+    return [_validation(row) for row in rows], total
 
 
 async def results(
-    connection: Connection, tenant_id: str, validation_id: str, verdict: int | None, after: int, limit: int
+    connection: Connection,
+    tenant_id: str,
+    validation_id: str,
+    verdict: int | None,
+    after: int,
+    limit: int,
+    skip: int = 0,
 ) -> list[Checked]:
-    """Results so far after a line, of one verdict or all."""
+    """Results so far after a line, of one verdict or all, without the first ``skip`` of them."""
     rows = await connection.fetch(
         "SELECT line, verdict, result FROM list_validation_line WHERE tenant_id = $1 AND validation_id = $2"
-        " AND line > $3 AND verdict IS NOT NULL AND ($4::smallint IS NULL OR verdict = $4) ORDER BY line LIMIT $5",
+        " AND line > $3 AND verdict IS NOT NULL AND ($4::smallint IS NULL OR verdict = $4) ORDER BY line LIMIT $5"
+        " OFFSET $6",
         tenant_id,
         validation_id,
         after,
         verdict,
         limit,
+        skip,
     )
     return [Checked(row["line"], row["verdict"], row["result"]) for row in rows]
 
@@ -260,6 +266,7 @@ def _validation(row: Row) -> ListValidation:
     return ListValidation(
         row["tenant_id"],
         row["validation_id"],
+        row["number"],
         row["display_name"],
         row["stream"],
         State(row["state"]),

@@ -11,15 +11,17 @@ from datetime import datetime
 
 from control.database import Connection, Row
 from control.model.apikeys import KeptSecret, NewKey
-from control.store import policy_log
+from control.model.selection import Selection
+from control.store import policy_log, selecting
 from control.store.credentials import KeySettings, check_room, kept_secret, key_settings
 from control.store.policy_log import Key, Kind
 from control.store.tenants import not_found
 
 _COLUMNS = (
     "client_id, tenant_id, display_name, scopes, secret_sha256, last_four, previous_secret_sha256, previous_expires_at,"
-    " token_generation, allowed_networks, expires_at, created_at, updated_at, last_used_at, version"
+    " token_generation, allowed_networks, expires_at, created_at, updated_at, last_used_at, version, number"
 )
+_TABLE = selecting.Table("oauth_client", _COLUMNS, "client_id", ("client_id", "display_name"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class OAuthClient:
     updated_at: datetime
     last_used_at: datetime | None
     version: int
+    number: int
 
 
 async def create(connection: Connection, tenant_id: str, key: NewKey, settings: KeySettings) -> OAuthClient:
@@ -75,15 +78,10 @@ async def get(connection: Connection, tenant_id: str, client_id: str, lock: bool
     return _client(row)
 
 
-async def page(connection: Connection, tenant_id: str, after: str, limit: int) -> list[OAuthClient]:
-    """A tenant's clients, by id."""
-    rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM oauth_client WHERE tenant_id = $1 AND client_id > $2 ORDER BY client_id LIMIT $3",
-        tenant_id,
-        after,
-        limit,
-    )
-    return [_client(row) for row in rows]
+async def page(connection: Connection, tenant_id: str, wanted: Selection) -> tuple[list[OAuthClient], int]:
+    """A tenant's clients, and how many match."""
+    rows, total = await selecting.select(connection, _TABLE, wanted, "tenant_id = $1", tenant_id)
+    return [_client(row) for row in rows], total
 
 
 async def save(
@@ -150,4 +148,5 @@ def _client(row: Row) -> OAuthClient:
         updated_at=row["updated_at"],
         last_used_at=row["last_used_at"],
         version=row["version"],
+        number=row["number"],
     )

@@ -1,13 +1,17 @@
 """Deleting tenants.
 
-A tenant goes when nothing depends on it: no tenants below it, no credits, none on lease. What of it works by itself or
-blocks others goes with it: logins, API keys, OAuth clients, webhooks, alert rules, SMTP providers with their passwords,
-senders, whose codes are not mailed any more, and its domains, which somebody else may then claim. What is left of it
-(suppressions, history, the ledger) nobody reaches any more.
+A tenant goes when nothing depends on it: no tenants below it, no credits, none on lease. One that shares a balance has
+none: what workers have leased for its mail is called back, and belongs to who pays all the while. What of it works by
+itself or blocks others goes with it: logins, API keys, OAuth clients, webhooks, alert rules, SMTP providers with their
+passwords, senders, whose codes are not mailed any more, its pools, and its domains, which somebody else may then claim.
+Sources that were allotted to it are the operator's again. What is left of it (suppressions, history, the ledger) nobody
+reaches any more.
 """
 
+import asyncpg
+
 from control.database import Connection
-from control.store import ledger, policy_log, providers, tenants
+from control.store import leases, ledger, policy_log, providers, tenants
 from control.store.policy_log import Key, Kind
 from control.store.tenants import Tenant
 from mta.runtime.refusals import Reason, Refusal
@@ -45,9 +49,22 @@ async def remove(connection: Connection, tenant: Tenant) -> None:
     rows = await connection.fetch("DELETE FROM sender WHERE tenant_id = $1 RETURNING address", tenant.tenant_id)
     changes += [Key(Kind.SENDER, row["address"], tenant.tenant_id) for row in rows]
     changes += await providers.remove_all(connection, tenant.tenant_id)
+    changes += await _remove_pools(connection, tenant)
     for statement in _UNKNOWN_TO_NODES:
         await connection.execute(statement, tenant.tenant_id)
     await policy_log.note(connection, changes)
+    if has.shared:
+        await leases.recall(connection, tenant.tenant_id)
+
+
+async def _remove_pools(connection: Connection, tenant: Tenant) -> list[Key]:
+    """Its sources are the operator's again, whose tables tenants cannot reach: hence the function of the schema."""
+    try:
+        rows = await connection.fetch("SELECT remove_egress_of($1) AS key", tenant.tenant_id)
+    except asyncpg.ForeignKeyViolationError as error:
+        message = f'an egress rule or another tenant uses a pool of tenant "{tenant.tenant_id}"; the operator can tell'
+        raise _needed(tenant, message) from error
+    return [Key(Kind.POOL, row["key"]) for row in rows]
 
 
 def _needed(tenant: Tenant, message: str, **metadata: str) -> Refusal:

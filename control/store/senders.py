@@ -16,7 +16,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from control.database import Connection, Row
-from control.store import policy_log
+from control.model.selection import Selection
+from control.store import policy_log, selecting
 from control.store.policy_log import Key, Kind
 from control.store.tenants import not_found
 from mta.runtime.refusals import Reason, Refusal
@@ -38,9 +39,11 @@ MAIL_TRIES = 12
 
 _COLUMNS = (
     "tenant_id, address, domain, number, display_name, proof, proved_at, code_hash, code_expires_at, code_sent_at,"
-    " attempts, mail_due_at, mail_tries, mail_trouble, created_at, version,"
+    " attempts, mail_due_at, mail_tries, mail_trouble, created_at, version, reply_to,"
     " domain_is_inherited(domain, tenant_id) AS inherited, domain_is_verified(domain) AS owned"
 )
+_VERIFIED = "(domain_is_inherited(domain, tenant_id) OR (proof IS NOT NULL AND NOT domain_is_verified(domain)))"
+_TABLE = selecting.Table("sender", _COLUMNS, "address", ("address", "display_name"))
 
 
 class Proof(StrEnum):
@@ -70,6 +73,7 @@ class Sender:
     mail_trouble: str
     created_at: datetime
     version: int
+    reply_to: str
 
     @property
     def etag(self) -> str:
@@ -77,19 +81,22 @@ class Sender:
         return str(self.version)
 
 
-async def create(connection: Connection, tenant_id: str, address: str, display_name: str, *, trusted: bool) -> Sender:
+async def create(
+    connection: Connection, tenant_id: str, address: str, display_name: str, reply_to: str, *, trusted: bool
+) -> Sender:
     """Make a sender; log it. A code is asked for if it has to be proved. Raises what ``check_available`` raises."""
     await connection.execute("SELECT FROM tenant WHERE tenant_id = $1 FOR NO KEY UPDATE", tenant_id)
     await check_available(connection, tenant_id, address, trusted=trusted)
     row = await connection.fetchrow(
-        "INSERT INTO sender (tenant_id, address, domain, display_name, proof, proved_at)"
-        " VALUES ($1, $2, $3, $4, CASE WHEN $5 THEN 'trusted' END, CASE WHEN $5 THEN now() END)"
+        "INSERT INTO sender (tenant_id, address, domain, display_name, proof, proved_at, reply_to)"
+        " VALUES ($1, $2, $3, $4, CASE WHEN $5 THEN 'trusted' END, CASE WHEN $5 THEN now() END, $6)"
         f" ON CONFLICT DO NOTHING RETURNING {_COLUMNS}",
         tenant_id,
         address,
         domain_of(address),
         display_name,
         trusted,
+        reply_to,
     )
     if row is None:
         raise _taken(address)
@@ -157,20 +164,20 @@ async def get(connection: Connection, tenant_id: str, address: str, *, lock: boo
     return _sender(row)
 
 
-async def page(connection: Connection, tenant_id: str, after: str, limit: int) -> list[Sender]:
-    """A tenant's senders, by address."""
-    rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM sender WHERE tenant_id = $1 AND address > $2 ORDER BY address LIMIT $3",
-        tenant_id,
-        after,
-        limit,
+async def page(
+    connection: Connection, tenant_id: str, verified: bool | None, wanted: Selection
+) -> tuple[list[Sender], int]:
+    """A tenant's senders, verified ones or others if so wanted, and how many match."""
+    where = f"tenant_id = $1 AND ($2::boolean IS NULL OR {_VERIFIED} = $2)"
+    rows, total = await selecting.select(connection, _TABLE, wanted, where, tenant_id, verified)
+    return [_sender(row) for row in rows], total
+
+
+async def rename(connection: Connection, sender: Sender, display_name: str, reply_to: str) -> Sender:
+    """Change the display name of a sender that is locked, and where answers go."""
+    return await _change(
+        connection, sender, "display_name = $3, reply_to = $4, version = version + 1", display_name, reply_to
     )
-    return [_sender(row) for row in rows]
-
-
-async def rename(connection: Connection, sender: Sender, display_name: str) -> Sender:
-    """Change the display name of a sender that is locked."""
-    return await _change(connection, sender, "display_name = $3, version = version + 1", display_name)
 
 
 async def request_code(connection: Connection, sender: Sender) -> Sender:
@@ -364,4 +371,5 @@ def _sender(row: Row) -> Sender:
         mail_trouble=row["mail_trouble"],
         created_at=row["created_at"],
         version=row["version"],
+        reply_to=row["reply_to"],
     )

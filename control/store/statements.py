@@ -151,7 +151,7 @@ async def audit(connection: Connection, root: str, after: str) -> list[Audited]:
         " SELECT tenant_id, account.available, account.reserved, account.consumed, account.expiring,"
         " posted.entries, posted.moves,"
         " (SELECT coalesce(sum(amount - spent - returned), 0)::bigint FROM lease"
-        "  WHERE lease.tenant_id = audited.tenant_id AND spent + returned < amount) AS leased,"
+        "  WHERE lease.payer_id = audited.tenant_id AND spent + returned < amount) AS leased,"
         " (SELECT count(*) FROM (SELECT expire_at, available, reserved FROM credit_lot"
         "  WHERE credit_lot.tenant_id = audited.tenant_id AND available + reserved > 0) AS lot"
         "  FULL JOIN (SELECT expire_at, coalesce(sum(amount) FILTER (WHERE account = 'available'), 0) AS available,"

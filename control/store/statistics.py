@@ -13,6 +13,10 @@ KEPT_DAYS = 800
 """Counters are small: two years and a bit, so that a month can be held against that of the year before."""
 KEPT_CHOSEN_DAYS = 90
 """Except those by recipient domain and by stream: who sends chooses them, and there may be a great many."""
+KEPT_TAG_DAYS = 400
+"""Those by tag: people ask for a year of a campaign."""
+MAX_TAGS = 5000
+"""Tags of a tenant that are counted on a day: who gives every message another tag would fill the table."""
 
 _SUMS = ", ".join(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in COUNTED)
 
@@ -73,6 +77,37 @@ async def add(connection: Connection, counters: Mapping[CounterKey, Counts]) -> 
     )
 
 
+async def bounded(connection: Connection, counters: Mapping[CounterKey, Counts]) -> Mapping[CounterKey, Counts]:
+    """The counters without further tags of tenants that have ``MAX_TAGS`` on the day."""
+    tagged = [key for key in counters if key.dimension == Dimension.TAG]
+    if not tagged:
+        return counters
+    places = sorted({(key.tenant_id, key.day) for key in tagged})
+    rows = await connection.fetch(
+        "SELECT tenant_id, day FROM unnest($1::text[], $2::date[]) AS place (tenant_id, day)"
+        " WHERE (SELECT count(*) FROM (SELECT FROM daily_counter AS counter WHERE counter.tenant_id = place.tenant_id"
+        "  AND counter.dimension = $3 AND counter.day = place.day LIMIT $4) AS counted) = $4",
+        [tenant_id for tenant_id, _ in places],
+        [day for _, day in places],
+        Dimension.TAG,
+        MAX_TAGS,
+    )
+    full = {(row["tenant_id"], row["day"]) for row in rows}
+    late = {key for key in tagged if (key.tenant_id, key.day) in full}
+    if not late:
+        return counters
+    rows = await connection.fetch(
+        "SELECT tenant_id, day, value FROM daily_counter WHERE dimension = $4"
+        " AND (tenant_id, day, value) IN (SELECT * FROM unnest($1::text[], $2::date[], $3::text[]))",
+        [key.tenant_id for key in late],
+        [key.day for key in late],
+        [key.value for key in late],
+        Dimension.TAG,
+    )
+    late -= {CounterKey(row["tenant_id"], Dimension.TAG, row["day"], row["value"]) for row in rows}
+    return {key: counts for key, counts in counters.items() if key not in late}
+
+
 async def page(connection: Connection, wanted: Selection, after: tuple[date, str], limit: int) -> list[DailyCounter]:
     """Counters by day and value, after a day and value; those of several tenants added up."""
     rows = await connection.fetch(
@@ -113,10 +148,13 @@ async def sums_by_tenant(connection: Connection, wanted: Selection, limit: int) 
 async def forget_old(connection: Connection, today: date) -> None:
     """Forget the counters of days long past."""
     await connection.execute(
-        "DELETE FROM daily_counter WHERE day < $1 OR day < $2 AND dimension = ANY ($3::smallint[])",
+        "DELETE FROM daily_counter WHERE day < $1 OR day < $2 AND dimension = ANY ($3::smallint[])"
+        " OR day < $4 AND dimension = $5",
         today - timedelta(days=KEPT_DAYS),
         today - timedelta(days=KEPT_CHOSEN_DAYS),
         [Dimension.RECIPIENT_DOMAIN, Dimension.STREAM],
+        today - timedelta(days=KEPT_TAG_DAYS),
+        Dimension.TAG,
     )
 
 

@@ -196,29 +196,66 @@ async def delete(connection: Connection, tenant_id: str, places: Sequence[Place]
     return len(rows)
 
 
-async def page(connection: Connection, tenant_id: str, wanted: Filter, after: Place, limit: int) -> list[Suppression]:
+async def page(
+    connection: Connection, tenant_id: str, wanted: Filter, after: Place, limit: int, skip: int = 0
+) -> list[Suppression]:
     """A tenant's own suppressions, by address."""
     where, values = _conditions(tenant_id, wanted)
     values += after
     # The address by itself too: the planner does not see it in the comparison of rows.
     where += f" AND address >= ${len(values) - 1} AND (address, stream) > (${len(values) - 1}, ${len(values)})"
     rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM suppression WHERE {where} ORDER BY address, stream LIMIT {limit:d}", *values
+        f"SELECT {_COLUMNS} FROM suppression WHERE {where} ORDER BY address, stream LIMIT {limit:d} OFFSET {skip:d}",
+        *values,
     )
     return [_suppression(row) for row in rows]
 
 
-async def newest(
-    connection: Connection, tenant_id: str, wanted: Filter, before: tuple[datetime, int] | None, limit: int
+async def by_time(
+    connection: Connection,
+    tenant_id: str,
+    wanted: Filter,
+    after: tuple[datetime, int] | None,
+    limit: int,
+    skip: int = 0,
+    *,
+    newest: bool,
 ) -> list[Suppression]:
-    """A tenant's own suppressions, the newest first."""
+    """A tenant's own suppressions by the time they were made, after a time and number; ``newest``: the newest first."""
     where, values = _conditions(tenant_id, wanted)
-    if before is not None:
-        values += before
-        where += f" AND (created_at, number) < (${len(values) - 1}, ${len(values)})"
+    if after is not None:
+        values += after
+        where += f" AND (created_at, number) {'<' if newest else '>'} (${len(values) - 1}, ${len(values)})"
+    way = "DESC" if newest else "ASC"
     rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM suppression WHERE {where} ORDER BY created_at DESC, number DESC LIMIT {limit:d}",
+        f"SELECT {_COLUMNS} FROM suppression WHERE {where} ORDER BY created_at {way}, number {way}"
+        f" LIMIT {limit:d} OFFSET {skip:d}",
         *values,
+    )
+    return [_suppression(row) for row in rows]
+
+
+async def count(connection: Connection, tenant_id: str, wanted: Filter) -> dict[Reason, int]:
+    """How many suppressions of its own a tenant has for each reason that occurs."""
+    where, values = _conditions(tenant_id, wanted)
+    rows = await connection.fetch(
+        f"SELECT reason, count(*) AS count FROM suppression WHERE {where} GROUP BY reason", *values
+    )
+    return {_REASONS[row["reason"]]: row["count"] for row in rows}
+
+
+async def of_addresses(
+    connection: Connection, tenant_id: str, addresses: Sequence[str], stream: str | None, reasons: Sequence[Reason]
+) -> list[Suppression]:
+    """Those of a tenant's own for these addresses, locked; of one stream or of all, of some reasons or of any."""
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS} FROM suppression WHERE tenant_id = $1 AND address = ANY ($2)"
+        f" AND ($3::text IS NULL OR stream = $3) AND (cardinality($4::text[]) = 0 OR reason = ANY ($4)) AND {_IN_FORCE}"
+        " ORDER BY address, stream FOR UPDATE",
+        tenant_id,
+        addresses,
+        stream,
+        [reason.value for reason in reasons],
     )
     return [_suppression(row) for row in rows]
 
@@ -292,6 +329,8 @@ def _conditions(tenant_id: str, wanted: Filter) -> tuple[str, list[Any]]:
         ("domain = ${}", wanted.domain or None),
         ("created_at >= ${}", wanted.start),
         ("created_at < ${}", wanted.end),
+        ("position(${} IN address) > 0", wanted.search or None),
+        ("number = ${}", wanted.number or None),
     ):
         if value is not None:
             values.append(value)

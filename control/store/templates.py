@@ -2,14 +2,17 @@
 
 # ruff: noqa: S608 - the only text put into statements is the list of columns below
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
 
 from control.database import Connection, Row
+from control.model.selection import Selection
 from control.model.templates import Source
-from control.store.tenants import not_found
+from control.store import selecting, tenants
+from control.store.tenants import Tenant, not_found
 from mta.runtime.refusals import Reason, Refusal
 
 MAX_TEMPLATES = 10_000
@@ -19,6 +22,7 @@ _COLUMNS = (
     "tenant_id, template_id, number, display_name, subject, html, text, language_code, created_at, updated_at, version"
 )
 _BRIEF = _COLUMNS.replace("html, text", "'' AS html, '' AS text")
+_TABLE = selecting.Table("template", _BRIEF, "template_id", ("template_id", "display_name"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +96,45 @@ async def get(connection: Connection, tenant_id: str, template_id: str, *, lock:
     return _template(row)
 
 
-async def page(connection: Connection, tenant_id: str, display_name: str, after: str, limit: int) -> list[Template]:
-    """A tenant's templates without their parts, by id; only the one with ``display_name``, unless that is empty."""
-    rows = await connection.fetch(
-        f"SELECT {_BRIEF} FROM template WHERE tenant_id = $1 AND template_id > $3 AND ($2 = '' OR display_name = $2)"
-        " ORDER BY template_id LIMIT $4",
-        tenant_id,
-        display_name,
-        after,
-        limit,
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a template is found by: that which is not empty."""
+
+    display_name: str = ""
+    template_id: str = ""
+    number: int = 0
+
+
+async def find(connection: Connection, line: Sequence[Tenant], wanted: Wanted) -> Template:
+    """The template that the first tenant of a line (nearest first) has, or else one of those whose balance it shares.
+
+    NOT_FOUND if there is none.
+    """
+    payer = tenants.payer(line)
+    shared = [tenant.tenant_id for tenant in line[: line.index(payer) + 1]]
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM template WHERE tenant_id = ANY ($1) AND ($2 = '' OR display_name = $2)"
+        " AND ($3 = '' OR template_id = $3) AND ($4 = 0 OR number = $4)"
+        " ORDER BY array_position($1::text[], tenant_id) LIMIT 1",
+        shared,
+        wanted.display_name,
+        wanted.template_id,
+        wanted.number,
     )
-    return [_template(row) for row in rows]
+    if row is None:
+        raise not_found("template", wanted.display_name or wanted.template_id or str(wanted.number))
+    return _template(row)
+
+
+async def page(
+    connection: Connection, tenant_id: str, display_name: str, wanted: Selection
+) -> tuple[list[Template], int]:
+    """A tenant's templates without their parts, and how many match; only the one with ``display_name``, unless that
+    is empty.
+    """
+    where = "tenant_id = $1 AND ($2 = '' OR display_name = $2)"
+    rows, total = await selecting.select(connection, _TABLE, wanted, where, tenant_id, display_name)
+    return [_template(row) for row in rows], total
 
 
 async def update(connection: Connection, template: Template, content: Content) -> Template:

@@ -15,6 +15,8 @@ from control.database import Connection, Row
 from control.model.limits import NO_LIMITS, Limits
 from control.model.names import LoginAlias
 from control.model.prices import Price
+from control.model.selection import Selection
+from control.store import selecting
 from control.store.policy_log import Key, Kind
 from mta.runtime.refusals import Reason, Refusal
 
@@ -27,8 +29,9 @@ _LIMITS = (
 _COLUMNS = (
     "tenant_id, parent_id, path, display_name, first_name, surname, organization, phone, suspended, default_sender,"
     f" created_at, updated_at, version, kind, suspended_reason, suspended_at, suspended_by, {_LIMITS}, price_currency,"
-    " price_micros, refunds"
+    " price_micros, refunds, shares_balance, number"
 )
+_TABLE = selecting.Table("tenant", _COLUMNS, "tenant_id", ("tenant_id", "display_name"))
 
 
 class TenantKind(StrEnum):
@@ -72,6 +75,24 @@ class Settings:
     limits: Limits = NO_LIMITS
     price: Price | None = None
     refunds: frozenset[str] | None = None
+    shares_balance: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """Which tenants below one: directly or all of them, with that one, in a state, and so on. None says nothing."""
+
+    parent_id: str
+    recursive: bool = False
+    include_parent: bool = False
+    suspended: bool | None = None
+    kind: TenantKind | None = None
+    display_name: str = ""
+    shares_balance: bool | None = None
+
+    def conditions(self) -> tuple[str, ...]:
+        """What page tokens are bound to."""
+        return tuple(map(str, astuple(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +100,7 @@ class Tenant:
     """A tenant as it is kept. ``path`` leads from the root to it, both included."""
 
     tenant_id: str
+    number: int
     parent_id: str | None
     path: tuple[str, ...]
     settings: Settings
@@ -128,8 +150,8 @@ async def create(connection: Connection, tenant_id: str, parent: Tenant, setting
         raise Refusal(Reason.FAILED_PRECONDITION, message, metadata={"levels": str(MAX_DEPTH)})
     row = await connection.fetchrow(
         "INSERT INTO tenant (tenant_id, parent_id, path, kind, display_name, first_name, surname, organization, phone,"
-        f" default_sender, {_LIMITS}, price_currency, price_micros, refunds)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
+        f" default_sender, {_LIMITS}, price_currency, price_micros, refunds, shares_balance)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
         f" ON CONFLICT (tenant_id) DO NOTHING RETURNING {_COLUMNS}",
         tenant_id,
         parent.tenant_id,
@@ -138,7 +160,9 @@ async def create(connection: Connection, tenant_id: str, parent: Tenant, setting
     )
     if row is None:
         raise Refusal(Reason.ALREADY_EXISTS, f'the tenant id "{tenant_id}" is taken', metadata={"tenant": tenant_id})
-    await connection.execute("INSERT INTO account (tenant_id) VALUES ($1)", tenant_id)
+    await connection.execute(
+        "INSERT INTO account (tenant_id, shared) VALUES ($1, $2)", tenant_id, settings.shares_balance
+    )
     await connection.execute("INSERT INTO lease_count (tenant_id) VALUES ($1)", tenant_id)
     return _tenant(row)
 
@@ -148,7 +172,7 @@ async def update(connection: Connection, tenant_id: str, settings: Settings) -> 
     row = await connection.fetchrow(
         "UPDATE tenant SET kind = $2, display_name = $3, first_name = $4, surname = $5, organization = $6, phone = $7,"
         f" default_sender = $8, ({_LIMITS}) = ($9, $10, $11, $12, $13, $14, $15), price_currency = $16,"
-        " price_micros = $17, refunds = $18, updated_at = now(), version = version + 1"
+        " price_micros = $17, refunds = $18, shares_balance = $19, updated_at = now(), version = version + 1"
         f" WHERE tenant_id = $1 RETURNING {_COLUMNS}",
         tenant_id,
         *_values(settings),
@@ -231,22 +255,53 @@ async def lines(connection: Connection, found: Iterable[Tenant]) -> dict[str, li
     return {tenant.tenant_id: [by_id[above_id] for above_id in reversed(tenant.path)] for tenant in wanted}
 
 
-async def page(
-    connection: Connection, parent_id: str, *, recursive: bool, suspended: bool | None, after: str, limit: int
-) -> list[Tenant]:
-    """Tenants below one, by id: directly, or all of them. ``suspended`` picks those that may not send, or that may."""
-    below = "path @> ARRAY[$1]::text[] AND tenant_id <> $1" if recursive else "parent_id = $1"
-    rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM tenant WHERE {below} AND deleted_at IS NULL AND tenant_id > $2"
-        " AND ($4::boolean IS NULL OR $4 = EXISTS (SELECT FROM tenant AS above"
+async def page(connection: Connection, below: Below, wanted: Selection) -> tuple[list[Tenant], int]:
+    """Tenants below one, and how many match."""
+    scope = "path @> ARRAY[$1]::text[] AND tenant_id <> $1" if below.recursive else "parent_id = $1"
+    if below.include_parent:
+        scope = f"({scope} OR tenant_id = $1)"
+    rows, total = await selecting.select(
+        connection,
+        _TABLE,
+        wanted,
+        f"{scope} AND deleted_at IS NULL AND ($2::boolean IS NULL OR $2 = EXISTS (SELECT FROM tenant AS above"
         " WHERE above.tenant_id = ANY (tenant.path) AND above.suspended))"
-        " ORDER BY tenant_id LIMIT $3",
-        parent_id,
-        after,
-        limit,
-        suspended,
+        " AND ($3::text IS NULL OR kind = $3) AND ($4 = '' OR display_name = $4)"
+        " AND ($5::boolean IS NULL OR shares_balance = $5)",
+        below.parent_id,
+        below.suspended,
+        below.kind,
+        below.display_name,
+        below.shares_balance,
     )
-    return [_tenant(row) for row in rows]
+    return [_tenant(row) for row in rows], total
+
+
+async def check_display_name(connection: Connection, parent_id: str, display_name: str, tenant_id: str) -> None:
+    """ALREADY_EXISTS if a tenant or another one directly below it has a display name. ``parent_id`` is locked."""
+    if display_name and await connection.fetchval(
+        "SELECT true FROM tenant WHERE (parent_id = $1 OR tenant_id = $1) AND display_name = $2 AND tenant_id <> $3"
+        " AND deleted_at IS NULL LIMIT 1",
+        parent_id,
+        display_name,
+        tenant_id,
+    ):
+        raise Refusal(
+            Reason.ALREADY_EXISTS,
+            f'there is a tenant with the display name "{display_name}"; take another one',
+            field="tenant.display_name",
+            metadata={"display_name": display_name},
+        )
+
+
+async def share_balance(connection: Connection, tenant_id: str, shares: bool) -> None:
+    """Have a tenant's mail, whose account is locked and empty, paid by one above, or by itself again."""
+    await connection.execute("UPDATE account SET shared = $2 WHERE tenant_id = $1", tenant_id, shares)
+
+
+def payer(line: Sequence[Tenant]) -> Tenant:
+    """Whose credits pay for the mail of the first tenant of a line (nearest first): the nearest that does not share."""
+    return next(tenant for tenant in line if not tenant.settings.shares_balance)
 
 
 async def count_below(connection: Connection, tenant_id: str, *, at_most: int) -> int:
@@ -307,6 +362,7 @@ def _values(settings: Settings) -> list[object]:
         price.currency if price else None,
         price.micros_per_thousand if price else None,
         None if settings.refunds is None else sorted(settings.refunds),
+        settings.shares_balance,
     ]
 
 
@@ -315,6 +371,7 @@ def _tenant(row: Row) -> Tenant:
     price = None if row["price_currency"] is None else Price(row["price_currency"], row["price_micros"])
     return Tenant(
         tenant_id=row["tenant_id"],
+        number=row["number"],
         parent_id=row["parent_id"],
         path=tuple(row["path"]),
         settings=Settings(
@@ -325,6 +382,7 @@ def _tenant(row: Row) -> Tenant:
             limits=Limits(*(row[name] for name in _LIMITS.split(", "))),
             price=price,
             refunds=None if row["refunds"] is None else frozenset(row["refunds"]),
+            shares_balance=row["shares_balance"],
         ),
         suspension=suspension if row["suspended"] else None,
         created_at=row["created_at"],

@@ -39,6 +39,25 @@ class NewDelivery(NamedTuple):
     kind: Kind
     occurred_at: datetime
     content: bytes
+    url: str = ""
+    """Where to post it; empty: to the webhook's."""
+    delay_seconds: float = 0.0
+    """It waits so long for others."""
+
+
+class Record(NamedTuple):
+    """What the record of a recipient tells. ``properties`` is the text of a JSON object, or empty."""
+
+    subject: str
+    tags: Sequence[str]
+    properties: str
+
+
+class Involved(NamedTuple):
+    """Numbers of a tenant and of its account: the nearest reseller from it upwards, or the tenant itself."""
+
+    tenant: int
+    account: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +88,7 @@ class Claimed:
     delivery_id: int
     content: bytes
     attempts: int
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,24 +113,74 @@ async def add(connection: Connection, deliveries: Sequence[NewDelivery], *, agai
     """Queue events; how many. One that is there already stays as it is, or with ``again`` starts anew."""
     conflict = f"UPDATE SET {_ANEW}" if again else "NOTHING"
     tag = await connection.execute(
-        "INSERT INTO webhook_delivery AS d (tenant_id, webhook_id, event_id, kind, occurred_at, content)"  # noqa: S608 - constants
-        " SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::smallint[], $5::timestamptz[], $6::bytea[])"
+        "INSERT INTO webhook_delivery AS d"  # noqa: S608 - constants
+        " (tenant_id, webhook_id, event_id, kind, occurred_at, content, url, due_at)"
+        " SELECT one, two, three, four, five, six, seven, now() + make_interval(secs => eight)"
+        " FROM unnest($1::text[], $2::text[], $3::uuid[], $4::smallint[], $5::timestamptz[], $6::bytea[], $7::text[],"
+        " $8::float8[]) AS new (one, two, three, four, five, six, seven, eight)"
         f" ON CONFLICT (webhook_id, event_id) DO {conflict}",
         *(list(column) for column in zip(*deliveries, strict=True)),
     )
     return _count(tag)
 
 
-async def subjects(connection: Connection, recipient_ids: Sequence[int]) -> dict[int, str]:
-    """The subjects of messages, by the ids of their recipients, which are sorted."""
+async def gathered(connection: Connection, webhook_id: str, enough: int) -> None:
+    """What waits for others is due if there are enough of them."""
+    await connection.execute(
+        "UPDATE webhook_delivery SET due_at = now() WHERE delivery_id ="
+        " (SELECT min(delivery_id) FROM (SELECT delivery_id FROM webhook_delivery"
+        "  WHERE webhook_id = $1 AND state = 1 AND attempts = 0 ORDER BY due_at LIMIT $2) AS waiting"
+        "  HAVING count(*) >= $2) AND due_at > now()",
+        webhook_id,
+        enough,
+    )
+
+
+async def records(connection: Connection, recipient_ids: Sequence[int], surely: Sequence[int]) -> dict[int, Record]:
+    """The records of recipients, whose ids are sorted: of those in ``surely``, and of who names an endpoint."""
     rows = await connection.fetch(
-        "SELECT recipient_id, subject FROM message_record"
-        " WHERE recipient_id = ANY ($1) AND recipient_id BETWEEN $2 AND $3",
+        "SELECT recipient_id, subject, tags, properties FROM message_record"
+        " WHERE recipient_id = ANY ($1) AND recipient_id BETWEEN $2 AND $3"
+        " AND (recipient_id = ANY ($4) OR position('\"webhook_endpoint\"' IN properties) > 0)",
         recipient_ids,
         recipient_ids[0],
         recipient_ids[-1],
+        surely,
     )
-    return {row["recipient_id"]: row["subject"] for row in rows}
+    return {row["recipient_id"]: Record(row["subject"], row["tags"] or (), row["properties"] or "") for row in rows}
+
+
+async def involved(connection: Connection, tenant_ids: Sequence[str]) -> dict[str, Involved]:
+    """The numbers of tenants and of their accounts."""
+    rows = await connection.fetch(
+        "SELECT subject.tenant_id, subject.number, coalesce((SELECT above.number FROM tenant AS above"
+        "  WHERE above.tenant_id = ANY (subject.path) AND above.kind = 'reseller'"
+        "  ORDER BY cardinality(above.path) DESC LIMIT 1), subject.number) AS account"
+        " FROM tenant AS subject WHERE subject.tenant_id = ANY ($1)",
+        tenant_ids,
+    )
+    return {row["tenant_id"]: Involved(row["number"], row["account"]) for row in rows}
+
+
+async def addresses(connection: Connection, source_ids: Sequence[str]) -> dict[str, str]:
+    """The addresses of sources."""
+    rows = await connection.fetch(
+        "SELECT source_id, host(address) AS address FROM source WHERE source_id = ANY ($1)", source_ids
+    )
+    return {row["source_id"]: row["address"] for row in rows}
+
+
+async def success_rates(connection: Connection, webhook_ids: Sequence[str], newest: int) -> dict[str, float]:
+    """The share of events that each webhook took, of those among its ``newest`` that were tried; none: not there."""
+    rows = await connection.fetch(
+        "SELECT webhook_id, (count(*) FILTER (WHERE state = 2))::float8 / count(*) AS rate"
+        " FROM unnest($1::text[]) AS wanted (webhook_id) CROSS JOIN LATERAL"
+        " (SELECT state, attempts FROM webhook_delivery AS d WHERE d.webhook_id = wanted.webhook_id"
+        "  ORDER BY delivery_id DESC LIMIT $2) AS newest WHERE attempts > 0 GROUP BY webhook_id",
+        webhook_ids,
+        newest,
+    )
+    return {row["webhook_id"]: row["rate"] for row in rows}
 
 
 async def due(connection: Connection) -> list[tuple[str, str]]:
@@ -124,8 +194,10 @@ async def due(connection: Connection) -> list[tuple[str, str]]:
     return [(row["tenant_id"], row["webhook_id"]) for row in rows]
 
 
-async def claim(connection: Connection, webhook_id: str, token: uuid.UUID, limit: int, seconds: float) -> list[Claimed]:
-    """Take what is due longest, for so many seconds.
+async def claim(
+    connection: Connection, webhook_id: str, token: uuid.UUID, limit: int, seconds: float, *, early: bool = False
+) -> list[Claimed]:
+    """Take what is due longest, for so many seconds; ``early``: and with it what was not tried yet.
 
     An event that the endpoint turned down itself (4xx) comes alone, so that it cannot take a batch down with it.
     """
@@ -138,19 +210,20 @@ async def claim(connection: Connection, webhook_id: str, token: uuid.UUID, limit
         return []
     rows = await connection.fetch(
         "WITH picked AS (SELECT delivery_id FROM webhook_delivery"
-        "  WHERE webhook_id = $1 AND state = 1 AND due_at <= now()"
+        "  WHERE webhook_id = $1 AND state = 1 AND (due_at <= now() OR $6 AND attempts = 0)"
         "  AND (attempts > 0 AND status_code BETWEEN 400 AND 499) = $2"
         "  ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)"
         " UPDATE webhook_delivery AS d SET claim = $4, attempts = attempts + 1, attempted_at = clock_timestamp(),"
         "  due_at = clock_timestamp() + make_interval(secs => $5)"
-        " FROM picked WHERE d.delivery_id = picked.delivery_id RETURNING d.delivery_id, d.content, d.attempts",
+        " FROM picked WHERE d.delivery_id = picked.delivery_id RETURNING d.delivery_id, d.content, d.attempts, d.url",
         webhook_id,
         alone,
         1 if alone else limit,
         token,
         seconds,
+        early,
     )
-    return [Claimed(row["delivery_id"], row["content"], row["attempts"]) for row in rows]
+    return [Claimed(row["delivery_id"], row["content"], row["attempts"], row["url"]) for row in rows]
 
 
 async def settle(

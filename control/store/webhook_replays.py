@@ -22,7 +22,8 @@ _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _MINE = "recipient_id, tenant_id, sender, recipient, recipient_key, stream"
 _THEIRS = (
     "recipient_id, event_number, message_id, kind, occurred_at, attempt, code, enhanced_code, reply, remote_host,"
-    " egress_source, provider, credits, lease_id, next_attempt_at"
+    " egress_source, provider, credits, lease_id, next_attempt_at, coalesce(ip_address, '') AS ip_address,"
+    " coalesce(user_agent, '') AS user_agent, coalesce(url, '') AS url, coalesce(is_first, false) AS first"
 )
 
 

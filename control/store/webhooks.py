@@ -11,15 +11,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from control.database import Connection, Row
+from control.model.selection import Selection
 from control.model.webhooks import MAX_WEBHOOKS, Format, Kind
+from control.store import selecting
 from control.store.tenants import not_found
 from mta.runtime.refusals import Reason, Refusal
 
-_COLUMNS = (
-    "webhook.tenant_id, webhook_id, number, webhook.display_name, url, kinds, streams, sender_domains, include_subtree,"
-    " enabled, disabled_reason, disabled_at, format, sealed_headers, batch_size, sealed_secret, sealed_previous_secret,"
-    " previous_secret_until, failures, failing_since, webhook.created_at, webhook.updated_at, webhook.version"
+COLUMNS = (
+    "webhook.tenant_id, webhook_id, webhook.number, webhook.display_name, url, kinds, streams, sender_domains,"
+    " include_subtree, enabled, disabled_reason, disabled_at, format, sealed_headers, batch_size, sealed_secret,"
+    " sealed_previous_secret, previous_secret_until, failures, failing_since, webhook.created_at, webhook.updated_at,"
+    " webhook.version, endpoint"
 )
+_TABLE = selecting.Table("webhook", COLUMNS, "webhook_id", ("url", "display_name"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class Webhook:
     created_at: datetime
     updated_at: datetime
     version: int
+    endpoint: str | None = None
+    """Host and port, if it was made for messages that name their own endpoints there; None: somebody made it."""
 
     @property
     def name(self) -> str:
@@ -76,53 +82,71 @@ async def create(
 ) -> Webhook:
     """Make a webhook. FAILED_PRECONDITION for one too many."""
     await connection.execute("SELECT FROM tenant WHERE tenant_id = $1 FOR NO KEY UPDATE", tenant_id)
-    if await connection.fetchval("SELECT count(*) FROM webhook WHERE tenant_id = $1", tenant_id) >= MAX_WEBHOOKS:
+    if await count(connection, tenant_id) >= MAX_WEBHOOKS:
         message = f'tenant "{tenant_id}" has {MAX_WEBHOOKS} webhooks; delete one of them first'
         metadata = {"tenant": tenant_id, "maximum": str(MAX_WEBHOOKS)}
         raise Refusal(Reason.FAILED_PRECONDITION, message, metadata=metadata)
     row = await connection.fetchrow(
         "INSERT INTO webhook (tenant_id, webhook_id, sealed_secret, display_name, url, kinds, streams, sender_domains,"
         " include_subtree, enabled, format, sealed_headers, batch_size)"
-        f" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING {_COLUMNS}",
+        f" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING {COLUMNS}",
         tenant_id,
         webhook_id,
         sealed_secret,
         *_values(settings),
     )
     assert row is not None, "INSERT RETURNING gives its row"
-    return _webhook(row)
+    return of_row(row)
+
+
+async def count(connection: Connection, tenant_id: str) -> int:
+    """How many webhooks somebody made for a tenant."""
+    found: int = await connection.fetchval(
+        "SELECT count(*) FROM webhook WHERE tenant_id = $1 AND endpoint IS NULL", tenant_id
+    )
+    return found
+
+
+async def check_url(connection: Connection, tenant_id: str, url: str, but: str = "") -> None:
+    """ALREADY_EXISTS if a webhook of a tenant, other than ``but``, has the URL; until the end none can get it so."""
+    await connection.execute("SELECT FROM tenant WHERE tenant_id = $1 FOR NO KEY UPDATE", tenant_id)
+    taken = await connection.fetchval(
+        "SELECT true FROM webhook WHERE tenant_id = $1 AND url = $2 AND webhook_id <> $3 AND endpoint IS NULL LIMIT 1",
+        tenant_id,
+        url,
+        but,
+    )
+    if taken:
+        text = "there is a webhook with this URL already; change that one"
+        raise Refusal(Reason.ALREADY_EXISTS, text, field="webhook.url", metadata={"url": url[:200]})
 
 
 async def get(connection: Connection, tenant_id: str, webhook_id: str, *, lock: bool = False) -> Webhook:
     """A tenant's webhook, locked against other changes if wanted. NOT_FOUND if there is none."""
     row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM webhook WHERE tenant_id = $1 AND webhook_id = $2"
+        f"SELECT {COLUMNS} FROM webhook WHERE tenant_id = $1 AND webhook_id = $2 AND endpoint IS NULL"
         + (" FOR NO KEY UPDATE" if lock else ""),
         tenant_id,
         webhook_id,
     )
     if row is None:
         raise not_found("webhook", webhook_id)
-    return _webhook(row)
+    return of_row(row)
 
 
 async def ready(connection: Connection, webhook_id: str) -> Webhook | None:
     """A webhook, if it is enabled and may be asked now."""
     row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM webhook WHERE webhook_id = $1 AND enabled AND paused_until <= now()", webhook_id
+        f"SELECT {COLUMNS} FROM webhook WHERE webhook_id = $1 AND enabled AND paused_until <= now()", webhook_id
     )
-    return _webhook(row) if row is not None else None
+    return of_row(row) if row is not None else None
 
 
-async def page(connection: Connection, tenant_id: str, after: str, limit: int) -> list[Webhook]:
-    """A tenant's own webhooks, by id."""
-    rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM webhook WHERE tenant_id = $1 AND webhook_id > $2 ORDER BY webhook_id LIMIT $3",
-        tenant_id,
-        after,
-        limit,
-    )
-    return [_webhook(row) for row in rows]
+async def page(connection: Connection, tenant_id: str, url: str, wanted: Selection) -> tuple[list[Webhook], int]:
+    """A tenant's own webhooks, those of a URL unless it is empty, and how many match."""
+    where = "tenant_id = $1 AND endpoint IS NULL AND ($2 = '' OR url = $2)"
+    rows, total = await selecting.select(connection, _TABLE, wanted, where, tenant_id, url)
+    return [of_row(row) for row in rows], total
 
 
 async def update(connection: Connection, webhook: Webhook, settings: Settings, *, revive: bool) -> Webhook:
@@ -136,13 +160,13 @@ async def update(connection: Connection, webhook: Webhook, settings: Settings, *
         " failures = CASE WHEN $12 THEN 0 ELSE failures END,"
         " failing_since = CASE WHEN $12 THEN NULL ELSE failing_since END,"
         " paused_until = CASE WHEN $12 THEN '-infinity' ELSE paused_until END"
-        f" WHERE webhook_id = $1 RETURNING {_COLUMNS}",
+        f" WHERE webhook_id = $1 RETURNING {COLUMNS}",
         webhook.webhook_id,
         *_values(settings),
         revive,
     )
     assert row is not None, "the row is locked"
-    return _webhook(row)
+    return of_row(row)
 
 
 async def rotate(connection: Connection, webhook: Webhook, sealed_secret: bytes, grace_seconds: float) -> Webhook:
@@ -150,13 +174,13 @@ async def rotate(connection: Connection, webhook: Webhook, sealed_secret: bytes,
     row = await connection.fetchrow(
         "UPDATE webhook SET sealed_previous_secret = CASE WHEN $3 > 0 THEN sealed_secret END,"
         " previous_secret_until = CASE WHEN $3 > 0 THEN now() + make_interval(secs => $3) END, sealed_secret = $2,"
-        f" version = version + 1, updated_at = now() WHERE webhook_id = $1 RETURNING {_COLUMNS}",
+        f" version = version + 1, updated_at = now() WHERE webhook_id = $1 RETURNING {COLUMNS}",
         webhook.webhook_id,
         sealed_secret,
         grace_seconds,
     )
     assert row is not None, "the row is locked"
-    return _webhook(row)
+    return of_row(row)
 
 
 async def delete(connection: Connection, webhook: Webhook) -> None:
@@ -167,13 +191,13 @@ async def delete(connection: Connection, webhook: Webhook) -> None:
 async def listeners(connection: Connection, subjects: Sequence[str]) -> list[Listener]:
     """The enabled webhooks that may want what happens to these tenants."""
     rows = await connection.fetch(
-        f"SELECT subject.tenant_id AS subject, {_COLUMNS} FROM tenant AS subject"
+        f"SELECT subject.tenant_id AS subject, {COLUMNS} FROM tenant AS subject"
         " CROSS JOIN unnest(subject.path) AS above (tenant_id) JOIN webhook ON webhook.tenant_id = above.tenant_id"
         " AND (webhook.include_subtree OR above.tenant_id = subject.tenant_id)"
-        " WHERE subject.tenant_id = ANY ($1) AND webhook.enabled",
+        " WHERE subject.tenant_id = ANY ($1) AND webhook.enabled AND endpoint IS NULL",
         subjects,
     )
-    return [Listener(row["subject"], _webhook(row)) for row in rows]
+    return [Listener(row["subject"], of_row(row)) for row in rows]
 
 
 async def failed(connection: Connection, webhook_id: str, pauses: Sequence[float]) -> Webhook | None:
@@ -181,11 +205,11 @@ async def failed(connection: Connection, webhook_id: str, pauses: Sequence[float
     row = await connection.fetchrow(
         "UPDATE webhook SET failures = failures + 1, failing_since = coalesce(failing_since, now()),"
         " paused_until = now() + make_interval(secs => ($2::float8[])[least(failures + 1, cardinality($2::float8[]))])"
-        f" WHERE webhook_id = $1 RETURNING {_COLUMNS}",
+        f" WHERE webhook_id = $1 RETURNING {COLUMNS}",
         webhook_id,
         pauses,
     )
-    return _webhook(row) if row is not None else None
+    return of_row(row) if row is not None else None
 
 
 async def recovered(connection: Connection, webhook_id: str) -> None:
@@ -224,7 +248,8 @@ def _values(settings: Settings) -> tuple[object, ...]:
     )
 
 
-def _webhook(row: Row) -> Webhook:
+def of_row(row: Row) -> Webhook:
+    """A webhook from its ``COLUMNS``."""
     settings = Settings(
         display_name=row["display_name"],
         url=row["url"],
@@ -252,4 +277,5 @@ def _webhook(row: Row) -> Webhook:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         version=row["version"],
+        endpoint=row["endpoint"],
     )

@@ -21,6 +21,8 @@ from mta.runtime.options import ListenerOptions, Options, RouteOptions, TlsFiles
 
 FILE = "run/effective.toml"
 """Below home."""
+MOCK_DOMAIN = "play.test"
+"""The mock domain of a demo that names none."""
 
 
 def derive(options: Options, tls: TlsFiles) -> Options:
@@ -48,11 +50,16 @@ def _demo(options: Options, tls: TlsFiles) -> Options:
         routes=[everything],
         listeners=[_with_plaintext_auth(listener) for listener in options.mta.listeners],
         tls=options.mta.tls if options.mta.tls.certificate_file else tls,
+        mock_domain=options.mta.mock_domain or MOCK_DOMAIN,
     )
     control = options.control
     if not control.dns_nameservers:
         control = replace(control, dns_nameservers=[local(options.inbox.dns_listen)])
-    return replace(options, mta=mta, control=control)
+    bridge = options.bridge
+    if not bridge.public_url:
+        scheme = "https" if bridge.tls.certificate_file else "http"
+        bridge = replace(bridge, public_url=f"{scheme}://{local(bridge.listen)}")
+    return replace(options, mta=mta, control=control, bridge=bridge)
 
 
 def _with_plaintext_auth(listener: ListenerOptions) -> ListenerOptions:

@@ -26,6 +26,7 @@ from control.supervisor.lock import HomeLock
 from control.supervisor.logs import LogFile, Repeats
 from control.supervisor.notify import ReadySocket
 from control.supervisor.process import CannotStart, Child, failure, spawn
+from mta.runtime import keyring
 from mta.runtime.options import ENV_HOME, Options, OptionsError, TlsFiles
 
 WAIT_FOR_EARLIER_SECONDS = 75.0
@@ -54,8 +55,11 @@ def prepare(options: Options) -> Options:
     options.home_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in ("run", "spool", "log", "secrets"):
         options.path(name).mkdir(mode=0o700, exist_ok=True)
-    for name in ("operator.token", "node.token", "sealing.key"):
+    for name in ("operator.token", "node.token"):
         secrets.ensure(options.path("secrets", name), 32)
+    for name in ("sealing.key", "tracking.key"):  # these may hold several keys
+        secrets.make(options.path("secrets", name), keyring.KEY_OCTETS)
+        keyring.read(options.path("secrets", name))
     tls = TlsFiles()
     if options.demo and not options.mta.tls.certificate_file:
         files = authority.ensure(options.path("tls"))

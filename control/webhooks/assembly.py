@@ -9,6 +9,7 @@ from control.webhooks import sender
 from control.webhooks.destinations import Rules
 from control.webhooks.disabling import Disabling
 from control.webhooks.dispatcher import Dispatcher
+from control.webhooks.fanout import Fanout
 from control.webhooks.resolving import Addresses
 from control.webhooks.sender import Sender
 from control.webhooks.vault import Vault
@@ -23,6 +24,7 @@ class Webhooks:
     vault: Vault
     sender: Sender
     dispatcher: Dispatcher
+    fanout: Fanout
 
 
 def assemble(options: Options, database: Database, sealer: Sealer) -> Webhooks:
@@ -37,4 +39,4 @@ def assemble(options: Options, database: Database, sealer: Sealer) -> Webhooks:
     vault = Vault(sealer)
     disabling = Disabling(chosen.disable_after_seconds)
     dispatcher = Dispatcher(database, posting, vault, rules, disabling, chosen.connections, chosen.pace)
-    return Webhooks(rules, vault, posting, dispatcher)
+    return Webhooks(rules, vault, posting, dispatcher, Fanout(rules, vault, chosen.pace))

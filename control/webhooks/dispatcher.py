@@ -24,13 +24,15 @@ import msgspec
 import prometheus_client
 
 from control.database import FAILURES, Connection, Database
-from control.store import webhook_deliveries, webhooks
+from control.store import webhook_deliveries, webhook_endpoints, webhooks
 from control.store.webhook_deliveries import Attempt, Claimed
+from control.store.webhook_endpoints import Signer
 from control.store.webhooks import Webhook
 from control.webhooks import schedule
 from control.webhooks.destinations import Rules, Target
 from control.webhooks.disabling import Disabling
-from control.webhooks.rendering import RENDERERS, Posting, Rendered, decode
+from control.webhooks.formats import RENDERERS
+from control.webhooks.rendering import Posting, Rendered, decode
 from control.webhooks.sender import Line, Sender
 from control.webhooks.vault import Vault
 from mta.runtime.lifecycle import Tasks
@@ -66,11 +68,12 @@ _lanes = prometheus_client.Gauge("barua_control_webhook_lanes", "Requests to web
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """A claimed batch and what is needed to post it."""
+    """A claimed batch and what is needed to post it. ``signer`` has the secret; None: nobody has one."""
 
     webhook: Webhook
     token: uuid.UUID
     claimed: list[Claimed]
+    signer: Signer | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,15 +232,18 @@ class Dispatcher:
 
     async def _claim(self, connection: Connection, webhook_id: str, token: uuid.UUID) -> _Work | None:
         webhook = await webhooks.ready(connection, webhook_id)
-        if webhook is None or webhook.settings.format not in RENDERERS:
+        if webhook is None:
             return None
+        renderer = RENDERERS[webhook.settings.format]
         # A failing endpoint is asked with a single event.
-        limit = 1 if webhook.failures else min(
-            webhook.settings.batch_size, RENDERERS[webhook.settings.format].max_batch
-        )  # fmt: skip
+        limit = 1 if webhook.failures else min(webhook.settings.batch_size, renderer.max_batch)
         seconds = self._sender.timeout_seconds + CLAIM_SLACK_SECONDS
-        claimed = await webhook_deliveries.claim(connection, webhook_id, token, limit, seconds)
-        return _Work(webhook, token, claimed) if claimed else None
+        early = renderer.gathering_seconds > 0
+        claimed = await webhook_deliveries.claim(connection, webhook_id, token, limit, seconds, early=early)
+        if not claimed:
+            return None
+        signer = webhook if webhook.endpoint is None else await webhook_endpoints.signer(connection, webhook.tenant_id)
+        return _Work(webhook, token, claimed, signer)
 
     async def _post(self, line: Line, work: _Work) -> Attempt:
         try:
@@ -251,12 +257,12 @@ class Dispatcher:
 
     def _request(self, work: _Work) -> tuple[Target, Rendered, dict[str, str]]:
         webhook = work.webhook
-        target = self._rules.parse(webhook.settings.url, "url")
+        target = self._rules.parse(work.claimed[0].url or webhook.settings.url, "url")
         posting = Posting(
             webhook=webhook.name,
             attempt=max(one.attempts for one in work.claimed),
             time=int(time.time()),
-            secrets=self._vault.secrets(webhook),
+            secrets=self._vault.secrets_of(work.signer),
             events=[decode(one.content) for one in work.claimed],
         )
         return target, RENDERERS[webhook.settings.format].render(posting), self._vault.headers(webhook)
@@ -274,7 +280,7 @@ class Dispatcher:
                 await webhooks.recovered(connection, webhook.webhook_id)
             return
         after = await webhooks.failed(connection, webhook.webhook_id, self._pauses)
-        if after is not None:
+        if after is not None and after.endpoint is None:
             await self._disabling.consider(connection, after, attempt)
 
     def _pause_after(self, plan: schedule.Schedule, attempts: int) -> float | None:

@@ -8,7 +8,7 @@ import asyncio
 from prometheus_client import Gauge
 
 from control.database import FAILURES, Database
-from control.store import webhook_deliveries
+from control.store import webhook_deliveries, webhook_endpoints
 from control.webhooks.schedule import LIFETIME_SECONDS
 from mta.runtime.log import get_logger
 
@@ -46,6 +46,7 @@ async def clean(database: Database, kept_seconds: float) -> None:
     for work in (
         lambda connection: webhook_deliveries.give_up(connection, LIFETIME_SECONDS, BATCH),
         lambda connection: webhook_deliveries.forget(connection, kept_seconds, BATCH),
+        lambda connection: webhook_endpoints.forget(connection, BATCH),
     ):
         while await database.transact(work) == BATCH:
             pass

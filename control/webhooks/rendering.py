@@ -2,7 +2,7 @@
 
 ``fanout`` keeps each event as the JSON of an ``Event``, which belongs to no format. When a batch is due, the renderer
 of the webhook's format makes the body and header fields of one request. A further format is a further ``Renderer`` in
-``RENDERERS``; formats without one are not offered.
+``formats.RENDERERS``, with its vocabulary in ``wanting``.
 
 The native form is one object, with an array of events even for one::
 
@@ -13,11 +13,11 @@ Numbers that a JavaScript program could not hold exactly are strings. Fields tha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from control.model.webhooks import MAX_BATCH, Format
+from control.model.webhooks import MAX_BATCH
 from control.webhooks import schedule, signing
 from control.webhooks.schedule import Schedule
 
@@ -41,6 +41,9 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     recipient: str
     subject: str = ""
     stream: str = ""
+    tags: Sequence[str] = ()
+    properties: dict[str, Any] = {}
+    """What the submitter gave along, in the shape that he gave it."""
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -50,6 +53,26 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     enhanced_code: str = ""
     text: str = ""
     host: str = ""
+
+
+class Engagement(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a recipient did. ``first``: for the first time with this message."""
+
+    ip_address: str = ""
+    user_agent: str = ""
+    url: str = ""
+    first: bool = False
+
+
+class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Small numbers of those involved, for forms that have them. ``account`` is the reseller, or the tenant itself.
+
+    ``address`` is that of the source.
+    """
+
+    tenant: int = 0
+    account: int = 0
+    address: str = ""
 
 
 class AlertNote(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -78,12 +101,17 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     source: str = ""
     provider: str = ""
     next_attempt_time: str = ""
+    engagement: Engagement | None = None
     alert: AlertNote | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """A batch to be posted. ``attempt`` is the highest of its events; ``time`` is in Unix seconds."""
+    """A batch to be posted. ``attempt`` is the highest of its events; ``time`` is in Unix seconds.
+
+    ``secrets`` that are good now, newest first; none: what is posted goes unsigned.
+    """
 
     webhook: str
     attempt: int
@@ -111,6 +139,10 @@ class Renderer(Protocol):
     def max_batch(self) -> int:
         """Events that one request can hold."""
 
+    @property
+    def gathering_seconds(self) -> float:
+        """How long events wait for others, unless there are ``max_batch``."""
+
     def render(self, posting: Posting) -> Rendered:
         """The request for a batch."""
 
@@ -126,10 +158,12 @@ class NativeRenderer:
 
     schedule = schedule.NATIVE
     max_batch = MAX_BATCH
+    gathering_seconds = 0.0
 
     def render(self, posting: Posting) -> Rendered:
         """The request for a batch."""
-        body = encode(_Body(posting.webhook, posting.attempt, posting.events))
+        events = [msgspec.structs.replace(event, origin=None) for event in posting.events]
+        body = encode(_Body(posting.webhook, posting.attempt, events))
         headers = {
             "Content-Type": "application/json",
             "Barua-Webhook": posting.webhook,
@@ -138,9 +172,6 @@ class NativeRenderer:
         }
         return Rendered(headers, body)
 
-
-RENDERERS: dict[Format, Renderer] = {Format.NATIVE: NativeRenderer()}
-"""The formats on offer."""
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)

@@ -101,12 +101,14 @@ class Line:
         self, address: Address, target: Target, rendered: Rendered, added: dict[str, str]
     ) -> tuple[int, bytes]:
         host = f"[{address}]" if address.version == 6 else str(address)
+        ours = {"user-agent", "accept-encoding", "host", *(name.lower() for name in rendered.headers)}
+        further = {name: value for name, value in added.items() if name.lower() not in ours}
         request = self._client.build_request(
             "POST",
             f"{target.scheme}://{host}:{target.port}{target.path}",
             content=rendered.body,
             headers={
-                **added, "User-Agent": USER_AGENT, "Accept-Encoding": "identity", **rendered.headers,
+                **further, "User-Agent": USER_AGENT, "Accept-Encoding": "identity", **rendered.headers,
                 "Host": target.authority,
             },
             extensions={"sni_hostname": target.host},

@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from control.keyvault import KeyVault
 from control.model import apikeys
 from control.sealing import Sealer
+from control.store.webhook_endpoints import Signer
 from control.store.webhooks import Webhook
 from control.webhooks.signing import SECRET_CHARACTERS, SECRET_PREFIX
 
@@ -26,6 +28,7 @@ class Vault:
 
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
+        self._keys = KeyVault(sealer)
 
     def seal_secret(self, secret: str, tenant_id: str, webhook_id: str) -> bytes:
         """A secret for a webhook, sealed."""
@@ -38,6 +41,12 @@ class Vault:
         if webhook.sealed_previous_secret is not None and until is not None and until > datetime.now(UTC):
             sealed.append(webhook.sealed_previous_secret)
         return tuple(self._open(one, webhook, _SECRET).decode() for one in sealed)
+
+    def secrets_of(self, signer: Signer | None) -> tuple[str, ...]:
+        """The secrets of what signs: those of a webhook, or a whole API key."""
+        if signer is None:
+            return ()
+        return self.secrets(signer) if isinstance(signer, Webhook) else (self._keys.text(signer),)
 
     def seal_headers(self, headers: dict[str, str], tenant_id: str, webhook_id: str) -> bytes:
         """Header fields for a webhook, sealed."""

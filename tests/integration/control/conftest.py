@@ -56,9 +56,11 @@ async def wire(postgres_server: PostgresServer) -> AsyncIterator[Wire]:
 
 
 @pytest.fixture
-async def database_url(postgres_server: PostgresServer) -> str:
-    """A fresh, migrated database."""
-    return await postgres_server.new_database()
+async def database_url(postgres_server: PostgresServer) -> AsyncIterator[str]:
+    """A fresh, migrated database, which goes with the test: the server is in memory."""
+    url = await postgres_server.new_database()
+    yield url
+    await postgres_server.drop_database(url)
 
 
 @pytest.fixture

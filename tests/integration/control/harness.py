@@ -25,11 +25,13 @@ from barua.control.v1.credit_service_pb2_grpc import CreditServiceStub
 from barua.control.v1.dkim_key_service_pb2_grpc import DkimKeyServiceStub
 from barua.control.v1.domain_service_pb2_grpc import DomainServiceStub
 from barua.control.v1.egress_service_pb2_grpc import EgressServiceStub
+from barua.control.v1.engagement_service_pb2_grpc import EngagementServiceStub
 from barua.control.v1.event_service_pb2_grpc import EventServiceStub
 from barua.control.v1.history_service_pb2_grpc import HistoryServiceStub
 from barua.control.v1.lease_service_pb2_grpc import LeaseServiceStub
 from barua.control.v1.list_validation_service_pb2_grpc import ListValidationServiceStub
 from barua.control.v1.oauth_service_pb2_grpc import OAuthServiceStub
+from barua.control.v1.pool_service_pb2_grpc import PoolServiceStub
 from barua.control.v1.quota_service_pb2_grpc import QuotaServiceStub
 from barua.control.v1.sender_service_pb2_grpc import SenderServiceStub
 from barua.control.v1.smtp_provider_service_pb2_grpc import SmtpProviderServiceStub
@@ -56,6 +58,10 @@ PASSWORD = "correct horse"
 _numbers = itertools.count(1)
 
 Metadata = tuple[tuple[str, str], ...]
+
+
+WAL_SIZE = "128MB"
+"""Of the servers' write-ahead logs, at most."""
 
 
 class PostgresServer:
@@ -89,6 +95,11 @@ class PostgresServer:
         await self.administer(f"CREATE DATABASE {name} TEMPLATE barua OWNER {self.owner}")
         return self.url_of(name)
 
+    async def drop_database(self, url: str) -> None:
+        """Remove a database that ``new_database`` made, whoever is connected to it."""
+        name = url.rpartition("/")[2].partition("?")[0]
+        await self.administer(f"DROP DATABASE {name} WITH (FORCE)")
+
     def ensure_database(self, name: str) -> None:
         """Make a database of that name from the migrated one, unless it is there."""
         with suppress(asyncpg.DuplicateDatabaseError):
@@ -119,6 +130,9 @@ class PostgresServer:
 
     async def _start(self) -> None:
         await (self._external or self.embedded).start()
+        # A copy of a database is written to the log as a whole; a gigabyte of it, the default, would stay in memory.
+        await self.administer(f"ALTER SYSTEM SET max_wal_size = '{WAL_SIZE}'")
+        await self.administer("SELECT pg_reload_conf()")
         async with opened(self.url_of("barua")) as database:
             await migrate(database)
 
@@ -155,9 +169,11 @@ class Control:
         self.history = HistoryServiceStub(channel)
         self.statistics = StatisticsServiceStub(channel)
         self.events = EventServiceStub(channel)
+        self.engagement = EngagementServiceStub(channel)
         self.leases = LeaseServiceStub(channel)
         self.smtp_providers = SmtpProviderServiceStub(channel)
         self.egress = EgressServiceStub(channel)
+        self.pools = PoolServiceStub(channel)
         self.quotas = QuotaServiceStub(channel)
         self.journal = JournalServiceStub(channel)
         self.policy = PolicyServiceStub(channel)

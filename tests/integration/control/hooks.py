@@ -84,10 +84,11 @@ class World:
         events = []
         for number in range(count):
             common = {"tenant_id": tenant.removeprefix("tenants/"), "recipient_id": first + number, "time": stamp}
-            for kind in (Event.KIND_RECEIVED, *kinds):
+            # What is dropped is not received.
+            for kind in kinds if Event.KIND_DROPPED in kinds else (Event.KIND_RECEIVED, *kinds):
                 self.sequence += 1
                 values: dict[str, Any] = {"sequence": self.sequence, "kind": kind, "message_id": first, **common}
-                if kind == Event.KIND_RECEIVED:
+                if kind in (Event.KIND_RECEIVED, Event.KIND_DROPPED):
                     values |= {
                         "sender": "news@example.com",
                         "recipient": "ann@example.net",

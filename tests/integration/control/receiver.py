@@ -89,7 +89,7 @@ class Receiver:
         remaining = list(statuses)
         self.behaviour = lambda _: Answer(remaining.pop(0)) if remaining else Answer()
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
         """Wait until something holds; says what came otherwise."""
 
         async def probe() -> bool:

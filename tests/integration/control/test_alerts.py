@@ -213,7 +213,6 @@ async def test_the_field_at_fault_is_named(control: Control) -> None:
     tenant = await control.tenant("tenant")
     cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"metric": 0}, "metric"),
-        ({"metric": AlertRule.METRIC_COMPLAINT_RATE}, "metric"),
         ({"threshold": 1.5}, "threshold"),
         ({"hysteresis": 0.5}, "hysteresis"),
         ({"window": Duration(seconds=59)}, "window"),

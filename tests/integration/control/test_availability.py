@@ -167,4 +167,4 @@ async def test_a_killed_control_finds_its_database_again_and_a_stopped_one_stops
     assert await asyncio.to_thread(third.wait, 30) == 0
     assert not (process_home / "postgres" / "postmaster.pid").exists()
     modes = {path.name: path.stat().st_mode & 0o777 for path in (process_home / "secrets").iterdir()}
-    assert modes == dict.fromkeys(("operator.token", "node.token", "sealing.key", "token.key"), 0o600)
+    assert modes == dict.fromkeys(("operator.token", "node.token", "sealing.key", "token.key", "tracking.key"), 0o600)

@@ -88,3 +88,12 @@ async def test_a_client_from_its_making_to_its_end(control: Control) -> None:
     assert not await knows(control, token)
     assert await run(control, "oauth", "delete", "shop", client_id) == f"revoked {client_id}\n"
     assert await told(control, "oauth", "list", "shop") == []
+
+
+async def test_a_recoverable_key_is_printed_again(control: Control) -> None:
+    await control.tenant("shop")
+    key = await run(control, "key", "create", "shop", "--recoverable")
+    assert await run(control, "key", "show", "shop", key.split("_")[1]) == key
+    plain = await run(control, "key", "create", "shop")
+    with pytest.raises(CliError, match="only a hash of it is kept"):
+        await run(control, "key", "show", "shop", plain.split("_")[1])

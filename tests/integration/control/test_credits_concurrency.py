@@ -5,6 +5,7 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -24,6 +25,8 @@ T = TypeVar("T")
 CLIENTS, ROUNDS, ACCOUNTS = 64, 10, 6
 KILLS = 40
 NAMES = [f"a{number}" for number in range(ACCOUNTS)]
+SHARING = [f"s{number}" for number in range(ACCOUNTS)]
+"""One below each of them, which shares its balance, or has none of its own for a while."""
 GRANT = 2_000
 BASE = first_at(datetime.now(UTC)) + 2**20
 
@@ -43,19 +46,32 @@ class Client:
         await self._surely(lambda c: leases.open_holder(c, self.holder, 1, []))
         for _ in range(ROUNDS):
             with suppress(*FAILURES, CreditsLeased):
-                await self.random.choice((self.transfer, self.transfer, self.spend, self.spend, self.expire))()
+                actions = (self.transfer, self.transfer, self.spend, self.spend, self.spend, self.expire, self.share)
+                await self.random.choice(actions)()
 
     async def transfer(self) -> None:
-        source, destination = self.random.sample(NAMES, 2)
+        source, destination = self.random.sample([*NAMES, *SHARING[:2]], 2)
         amount = self.random.randint(1, 300)
         await self.database.transact(lambda c: ledger.transfer(c, source, destination, amount, ""))
 
     async def expire(self) -> None:
         await sweep(self.database)
 
+    async def share(self) -> None:
+        """Have a tenant share the balance above it, or not."""
+        name, shares = self.random.choice(SHARING), self.random.random() < 0.7
+
+        async def work(connection: Connection) -> None:
+            tenant = await tenants.visible(connection, "operator", name, lock=True)
+            if (await ledger.lock(connection, [name]))[name].spendable == 0:
+                await tenants.share_balance(connection, name, shares)
+                await tenants.update(connection, name, replace(tenant.settings, shares_balance=shares))
+
+        await self.database.transact(work)
+
     async def spend(self) -> None:
         """Lease, use a part, have some of it refunded, give the rest back; each step until it is known to be done."""
-        tenant, request_id = self.random.choice(NAMES), uuid.uuid4()
+        tenant, request_id = self.random.choice([*NAMES, *SHARING]), uuid.uuid4()
         lease = await self._surely(lambda c: leases.acquire(c, self.holder, 1, tenant, 50, request_id))
         if lease is None:
             return
@@ -117,12 +133,15 @@ async def test_64_clients_on_dying_connections_end_with_a_ledger_that_adds_up(da
         assert sum(totals.consumed for totals in moved) == sum(totals.refunded for totals in moved) > 0
         assert sum(totals.expired for totals in moved) > 0
         assert all(tenant.reserved == 0 and tenant.available >= 0 for tenant in audited)
+        lessees = "SELECT count(DISTINCT tenant_id) FROM lease WHERE payer_id <> tenant_id"
+        assert await database.transact(lambda c: c.fetchval(lessees)) > ACCOUNTS / 2
 
 
 async def _make(connection: Connection) -> None:
     root = await tenants.visible(connection, "operator", "operator")
-    for name in NAMES:
-        await tenants.create(connection, name, root, Settings(refunds=frozenset({"bounced"})))
+    for name, sharing in zip(NAMES, SHARING, strict=True):
+        made = await tenants.create(connection, name, root, Settings(refunds=frozenset({"bounced"})))
+        await tenants.create(connection, sharing, made, Settings(shares_balance=True))
         await ledger.grant(connection, name, GRANT, "")
         soon = datetime.now(UTC) + timedelta(seconds=0.5)
         await ledger.grant(connection, name, 100, "", expire_at=soon)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -240,3 +241,21 @@ async def test_a_record_that_was_just_published_is_seen(dns_server: DnsServer) -
     assert (await checks.check_challenge(DOMAIN, "token")).state is CheckState.MISSING
     dns_server.set_text(f"_barua-challenge.{DOMAIN}", "barua-verify=token")
     assert (await checks.check_challenge(DOMAIN, "token")).state is CheckState.OK
+
+
+async def test_a_key_that_was_made_for_the_claim_proves_it(dns_server: DnsServer) -> None:
+    checks, ours = checker(dns_server), replace(KEY, ours=True)
+    wanted = replace(WANTED, keys=(ours,))
+    record = dnsrecords.dkim(DOMAIN, KEY.selector, KEY.algorithm, KEY.public_key)
+    assert (await checks.check_challenge(DOMAIN, "token", [ours])).state is CheckState.MISSING
+    dns_server.set_text(record.owner, record.data)
+    proof = await checks.check_challenge(DOMAIN, "token", [LONG_KEY, ours])
+    assert (proof.kind, proof.state, "proves it as well" in proof.explanation) == (
+        CheckKind.CHALLENGE,
+        CheckState.OK,
+        True,
+    )
+    assert (await checks.check(wanted))[0] == replace(proof, record=(await checks.check(wanted))[0].record)
+    # One that a tenant brought along may be another's as well.
+    assert (await checks.check_challenge(DOMAIN, "token", [KEY])).state is CheckState.MISSING
+    assert (await checks.check(replace(wanted, keys=(KEY,))))[0].state is CheckState.MISSING

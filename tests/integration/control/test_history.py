@@ -50,7 +50,7 @@ def received(spool: Spool, tenant: str, recipient_id: int, recipient: str = "ann
 async def days(database: Database) -> list[str]:
     """Days that have partitions, as far as they are in the past."""
     found = await database.transact(store.days)
-    return [day.isoformat() for day, _ in found if day < TODAY.date()]
+    return [day.day.isoformat() for day in found if day.day < TODAY.date()]
 
 
 async def ids(control: Control, metadata: Any = None, **fields: Any) -> list[int]:
@@ -118,7 +118,7 @@ async def test_partitions_are_made_ahead_and_by_several_at_once(database: Databa
     await keep_history(database, 30)
     await keep_history(database, 30)
     found = await database.transact(store.days)
-    assert found[-1][0] == TODAY.date() + timedelta(days=DAYS_AHEAD)
+    assert found[-1].day == TODAY.date() + timedelta(days=DAYS_AHEAD)
     await database.transact(lambda c: store.make_days(c, [messageids.day_of(0), messageids.day_of(messageids.MAX_ID)]))
 
 

@@ -3,8 +3,9 @@
 import asyncio
 import itertools
 import uuid
+from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import HealthCheck, given, settings
@@ -24,7 +25,9 @@ from mta.runtime.refusals import Refusal
 from tests.integration.control.harness import PostgresServer, opened
 
 ROOT, CHILDREN, HOLDERS = "root", ("one", "two"), 2
-TENANTS = (ROOT, *CHILDREN)
+SHARING = {"lean": "one", "leaner": "lean"}
+"""Tenants below others whose balance they share; "two" shares that of the root at times."""
+TENANTS = (ROOT, *CHILDREN, *SHARING)
 SOON_SECONDS = 0.03
 _recipients = itertools.count(first_at(datetime.now(UTC)))
 
@@ -52,6 +55,7 @@ steps = st.one_of(
     st.tuples(st.just("restart"), holder_numbers, st.booleans()),
     st.tuples(st.just("replay"), holder_numbers),
     st.tuples(st.just("write off"), holder_numbers, st.booleans()),
+    st.tuples(st.just("share"), st.booleans()),
 )
 
 
@@ -76,6 +80,10 @@ class World:
         self.spools = [Spool() for _ in range(HOLDERS)]
         self.lost: list[Spool] = []
         self.charged: dict[int, tuple[str, int]] = {}
+        self.payers: dict[int, str] = {}
+        """Who pays for a lease."""
+        self.lease_of: dict[int, int] = {}
+        self.two_shares = False
         self.bounced: set[int] = set()
 
     async def make(self) -> None:
@@ -83,8 +91,12 @@ class World:
             above = await tenants.visible(connection, "operator", "operator")
             refunding = Settings(refunds=frozenset({"bounced"}))
             root = await tenants.create(connection, self.names[0], above, refunding)
-            for name in self.names[1:]:
-                await tenants.create(connection, name, root, Settings())
+            made = {ROOT: root}
+            for name, full_name in zip(TENANTS[1:], self.names[1:], strict=True):
+                above = made[SHARING.get(name, ROOT)]
+                made[name] = await tenants.create(
+                    connection, full_name, above, Settings(shares_balance=name in SHARING)
+                )
 
         await self.database.transact(work)
         for spool in self.spools:
@@ -96,13 +108,17 @@ class World:
     async def run(self, step: tuple[object, ...]) -> None:
         match step:
             case ("grant", int(tenant), int(amount)):
-                await self.database.transact(lambda c: ledger.grant(c, self.names[tenant], amount, ""))
-                self.granted += amount
+                with suppress(Refusal):  # to a tenant that shares
+                    await self.database.transact(lambda c: ledger.grant(c, self.names[tenant], amount, ""))
+                    self.granted += amount
             case ("lend", int(tenant), int(amount), float(seconds)):
                 at = datetime.now(UTC) + timedelta(seconds=seconds)
-                await self.database.transact(lambda c: ledger.grant(c, self.names[tenant], amount, "", expire_at=at))
-                self.granted += amount
-                self.lent += amount
+                with suppress(Refusal):
+                    await self.database.transact(
+                        lambda c: ledger.grant(c, self.names[tenant], amount, "", expire_at=at)
+                    )
+                    self.granted += amount
+                    self.lent += amount
             case ("wait", bool(swept)):
                 await asyncio.sleep(SOON_SECONDS)
                 if swept:
@@ -113,6 +129,8 @@ class World:
                     await self.database.transact(lambda c: ledger.transfer(c, giver, getter, amount, ""))
             case ("bounce", int(number)):
                 await self.bounce(number)
+            case ("share", bool(shares)):
+                await self.share(shares)
             case _:
                 await self.run_holder(step)
 
@@ -141,6 +159,30 @@ class World:
                 self.spools[holder] = Spool()
                 await self.restart(self.spools[holder], forget=False)
 
+    async def share(self, shares: bool) -> None:
+        """The tenant "two" shares the root's balance from now on, or no longer; it gives its credits back before."""
+        name = self.names[TENANTS.index("two")]
+        has = await self.database.transact(lambda c: ledger.balance(c, name))
+        if has.available:
+            await self.run(("transfer", TENANTS.index("two"), 0, has.available))
+
+        async def work(connection: Connection) -> None:
+            tenant = await tenants.visible(connection, "operator", name, lock=True)
+            if shares and (await ledger.lock(connection, [name]))[name].spendable:
+                return
+            await tenants.share_balance(connection, name, shares)
+            await tenants.update(connection, name, replace(tenant.settings, shares_balance=shares))
+
+        await self.database.transact(work)
+        self.two_shares = (await self.database.transact(lambda c: ledger.balance(c, name))).shared
+
+    def payer_of(self, tenant: str) -> str:
+        """Who pays for a tenant's mail now."""
+        short = TENANTS[self.names.index(tenant)]
+        if short in SHARING:
+            return self.payer_of(self.names[TENANTS.index(SHARING[short])])
+        return self.names[0] if short == "two" and self.two_shares else tenant
+
     async def lease(self, spool: Spool, tenant: str, amount: int) -> None:
         request_id = uuid.uuid4()
 
@@ -154,6 +196,8 @@ class World:
         except (Refusal, CreditsLeased):
             return
         assert await acquire() == lease
+        assert lease.payer_id == self.payer_of(tenant)
+        self.payers[lease.lease_id] = lease.payer_id
         spool.rests[lease.lease_id] = (tenant, lease.amount)
 
     async def tell(self, spool: Spool, kind: EventKind, amount: int) -> None:
@@ -168,6 +212,7 @@ class World:
             spool.rests[lease_id] = (tenant, rest - credits)
             if kind is EventKind.RECEIVED and spool not in self.lost:
                 self.charged[recipient_id] = (tenant, credits)
+                self.lease_of[recipient_id] = lease_id
         if events:
             spool.last_batch = events
             await self.record(spool, events)
@@ -197,6 +242,16 @@ class World:
         consumer = RefundConsumer()
         for _ in range(2):
             await self.database.transact(lambda c: consumer.consume(c, told))
+        row = await self.database.transact(
+            lambda c: c.fetchrow(
+                "SELECT given_back OR shared AS lost, EXISTS (SELECT FROM refund WHERE recipient_id = $2) AS refunded"
+                " FROM lease JOIN account ON account.tenant_id = payer_id WHERE lease_id = $1",
+                self.lease_of[recipient_id],
+                recipient_id,
+            )
+        )
+        assert row is not None
+        assert row["refunded"] or row["lost"]
 
     async def check(self) -> None:
         for spool in self.spools:
@@ -221,6 +276,7 @@ class World:
         assert all(tenant.reserved == 0 for tenant in audited)
         await self.check_statements()
         await self.check_counts()
+        await self.check_payers()
         assert await self.database.transact(statements.audit_world) == []
 
     async def check_counts(self) -> None:
@@ -234,9 +290,41 @@ class World:
         )
         kept = {row["tenant_id"]: row["kept"] for row in rows}
         counted = await self.database.transact(lambda c: windows.counted(c, self.names))
-        for name in self.names[1:]:
-            assert counted[name].hour == kept.get(name, 0)
-        assert counted[self.names[0]].hour == sum(kept.values())
+        rows = await self.database.transact(
+            lambda c: c.fetch("SELECT tenant_id, path FROM tenant WHERE tenant_id = ANY ($1)", self.names)
+        )
+        for name in self.names:
+            below = [row["tenant_id"] for row in rows if name in row["path"]]
+            assert counted[name].hour == sum(kept.get(tenant, 0) for tenant in below)
+
+    async def check_payers(self) -> None:
+        """The ledger says for each tenant what its mail cost, also where another one paid."""
+        rows = await self.database.transact(
+            lambda c: c.fetch(
+                "SELECT coalesce(counterparty_id, tenant_id) AS whose, sum(amount)::bigint AS credits"
+                " FROM ledger_posting JOIN ledger_transaction USING (transaction_id)"
+                " WHERE kind = 'usage' AND account = 'consumed' AND tenant_id = ANY ($1) GROUP BY whose",
+                self.names,
+            )
+        )
+        costs = {row["whose"]: row["credits"] for row in rows}
+        rows = await self.database.transact(
+            lambda c: c.fetch(
+                "SELECT tenant_id, sum(amount)::bigint AS credits"
+                " FROM ledger_posting JOIN ledger_transaction USING (transaction_id)"
+                " WHERE kind = 'refund' AND account = 'available' AND tenant_id = ANY ($1) GROUP BY tenant_id",
+                self.names,
+            )
+        )
+        came_back: Counter[str] = Counter()
+        for recipient_id, credits in (await self.refunded()).items():
+            came_back[self.payers[self.lease_of[recipient_id]]] += credits
+        assert {row["tenant_id"]: row["credits"] for row in rows} == came_back
+        for name in self.names:
+            assert costs.get(name, 0) == sum(credits for tenant, credits in self.charged.values() if tenant == name)
+        for name in SHARING:
+            has = await self.database.transact(lambda c, name=name: ledger.balance(c, self.names[TENANTS.index(name)]))  # type: ignore[misc]
+            assert (has.available, has.reserved, has.consumed, has.shared) == (0, 0, 0, True)
 
     async def refunded(self) -> dict[int, int]:
         rows = await self.database.transact(

@@ -146,6 +146,10 @@ async def test_a_list_is_worked_through(control: Control, acme: str) -> None:
     assert [entry.line for entry in await results(control, made.name, 2)] == [1, 2, 3, 4, 5]
     bad = await results(control, made.name, verdict=UNDELIVERABLE)
     assert [entry.line for entry in bad] == [2, 5]
+    assert [entry.line for entry in await results(control, made.name, skip=3)] == [4, 5]
+    assert [entry.line for entry in await results(control, made.name, verdict=UNDELIVERABLE, skip=1)] == [5]
+    much = pb.ListAddressValidationsRequest(parent=made.name, skip=1_000_001)
+    assert await control.refused(control.validations.ListAddressValidations, much) is Reason.INVALID_ARGUMENT
     cancel = pb.CancelListValidationRequest(name=made.name)
     assert await control.refused(control.validations.CancelListValidation, cancel) is Reason.FAILED_PRECONDITION
     listed = await control.call(control.validations.ListListValidations, pb.ListListValidationsRequest(parent=ACME))
@@ -207,8 +211,10 @@ async def test_open_lists_are_limited_and_old_ones_removed(control: Control, acm
 
 async def test_one_tenant_cannot_take_all_look_ups(control: Control, acme: str, dns_server: DnsServer) -> None:
     dns_server.fail("silent.test", Failure.DROP)
-    slow = [asyncio.ensure_future(validated(control, "a@silent.test")) for _ in range(8)]
-    await asyncio.sleep(0.5)
+    slow = [asyncio.ensure_future(validated(control, "a@silent.test")) for _ in range(9)]
+    ended, _ = await asyncio.wait(slow, return_when=asyncio.FIRST_COMPLETED)
+    refusals = [call.exception() for call in ended]
+    assert [isinstance(one, Refusal) and one.reason for one in refusals] == [Reason.RATE_LIMITED]
     request = pb.ValidateAddressesRequest(parent=ACME, addresses=["a@good.test"])
     try:
         assert await control.refused(control.validations.ValidateAddresses, request, basic("acme")) is (
@@ -217,7 +223,7 @@ async def test_one_tenant_cannot_take_all_look_ups(control: Control, acme: str, 
         answer = await control.call(control.validations.ValidateAddresses, request)  # others have their turn
         assert answer.results[0].verdict == DELIVERABLE
     finally:
-        await asyncio.gather(*slow)
+        await asyncio.gather(*slow, return_exceptions=True)
     assert (await validated(control, "a@good.test"))[0].verdict == DELIVERABLE
 
 

@@ -271,6 +271,8 @@ async def _insert(connection: Any, table: str, given: Mapping[str, object]) -> N
             values[name] = _literal(given[name])
         elif name in (unique or ()) and column["type"] == "text":
             values[name] = "gen_random_uuid()::text"
+        elif name in (unique or ()) and column["type"] == "bytea":
+            values[name] = "uuid_send(gen_random_uuid())"
         elif name in (unique or ()) and column["type"] in ("int4", "int8") and not column["has_default"]:
             values[name] = "(random() * 1000000000)::int"
         elif column["needed"] and not column["has_default"]:

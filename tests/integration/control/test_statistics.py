@@ -14,6 +14,8 @@ from barua.journal.v1.event_pb2 import Event
 
 from control.database import Connection, Database
 from control.model import messageids
+from control.model.statistics import CounterKey, Counts, Dimension
+from control.store import statistics
 from control.store.statistics import KEPT_CHOSEN_DAYS, KEPT_DAYS, forget_old
 from mta.runtime.refusals import Reason
 from tests.integration.control.harness import Control, basic
@@ -152,3 +154,24 @@ async def test_old_counters_are_forgotten_those_of_domains_first(told: Control, 
         await database.transact(partial(forget_old, today=today))
         domains = await listed(told, "first", dimension=proto.DIMENSION_RECIPIENT_DOMAIN)
         assert (len(await listed(told, "first")), len(domains)) == expected
+
+
+async def test_another_tag_for_every_message_does_not_fill_the_table(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "MAX_TAGS", 2)
+
+    def key(tag: str, tenant: str = "first", time: datetime = FIRST) -> CounterKey:
+        return CounterKey(tenant, Dimension.TAG, time.date(), tag)
+
+    total = CounterKey("first", Dimension.TOTAL, FIRST.date(), "")
+    kept = [key("b"), key("c", "second"), key("c", time=SECOND), total]
+
+    async def count(connection: Connection) -> None:
+        few = {key(tag): Counts(accepted=1) for tag in "ab"}
+        assert await statistics.bounded(connection, few) == few
+        await statistics.add(connection, few)
+        more = {one: Counts(accepted=1) for one in [*kept, key("c"), key("d")]}
+        assert list(await statistics.bounded(connection, more)) == kept
+
+    await database.transact(count)

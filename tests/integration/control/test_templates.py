@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from barua.control.v1 import template_pb2, template_service_pb2
+from barua.control.v1 import template_pb2, template_service_pb2, tenant_pb2, tenant_service_pb2
 
 from mta.runtime.refusals import Reason
-from tests.integration.control.harness import Control, basic, new_id
+from tests.integration.control.harness import PASSWORD, Control, basic, new_id
 
 TEMPLATE = template_pb2.Template(
     display_name="Welcome", subject="Hello {{name}}", html="<p>{{name}} {{{raw}}}</p>", text="{{.name}} {{other}}"
@@ -101,3 +101,33 @@ async def test_what_cannot_be_a_template_is_refused(control: Control) -> None:
     assert await control.refused(service.RenderTemplate, large, me) is Reason.INVALID_ARGUMENT
     nothing = template_service_pb2.GetTemplateRequest(name="tenants/me/templates/999")
     assert await control.refused(service.GetTemplate, nothing, me) is Reason.NOT_FOUND
+
+
+async def test_a_tenant_that_shares_a_balance_uses_the_templates_of_the_one_that_pays(control: Control) -> None:
+    await control.tenant("account", kind=tenant_pb2.Tenant.KIND_RESELLER)
+    for name, shares in (("sharing", True), ("paying", False)):
+        tenant = tenant_pb2.Tenant(shares_balance=shares)
+        login = tenant_service_pb2.InitialLogin(username=name, password=PASSWORD)
+        making = tenant_service_pb2.CreateTenantRequest(
+            parent="tenants/account", tenant_id=name, tenant=tenant, initial_login=login
+        )
+        await control.call(control.tenants.CreateTenant, making)
+    service, me = control.templates, basic("account")
+    above = await control.call(service.CreateTemplate, creation(), me)
+    by: list[dict[str, Any]] = [{"display_name": "Welcome"}, {"template_id": "welcome"}, {"number": above.number}]
+    for fields in by:
+        wanted = template_service_pb2.FindTemplateRequest(parent="tenants/sharing", **fields)
+        assert await control.call(service.FindTemplate, wanted, me) == above
+        # The tenant itself does not see the one above.
+        assert await control.call(service.FindTemplate, wanted, basic("sharing")) == above
+        wanted.parent = "tenants/paying"
+        assert await control.refused(service.FindTemplate, wanted, me) is Reason.NOT_FOUND
+    request = creation("own", subject="nearer")
+    request.parent = "tenants/sharing"
+    own = await control.call(service.CreateTemplate, request)
+    wanted = template_service_pb2.FindTemplateRequest(parent="tenants/sharing", display_name="Welcome")
+    assert await control.call(service.FindTemplate, wanted, me) == own
+    wrong: list[dict[str, Any]] = [{}, {"display_name": "a", "number": 1}]
+    for fields in wrong:
+        wanted = template_service_pb2.FindTemplateRequest(parent="tenants/me", **fields)
+        assert await control.refused(service.FindTemplate, wanted, me) is Reason.INVALID_ARGUMENT

@@ -99,3 +99,18 @@ async def test_what_cannot_be_meant_is_said(control: Control) -> None:
     with pytest.raises(Refusal) as refused:
         await run(control, *lost)
     assert refused.value.reason is Reason.NOT_FOUND
+
+
+async def test_a_balance_is_shared_and_its_usage_shown(control: Control) -> None:
+    await run(control, "tenant", "create", "shop")
+    await run(control, "credits", "grant", "shop", "50")
+    await run(control, "tenant", "create", "branch", "--parent", "shop", "--shares-balance", "--display-name", "Süd")
+    assert "paid by         shop" in await run(control, "tenant", "show", "branch")
+    (found,) = await told(control, "tenant", "list", "--parent", "shop", "--search", "SÜ")
+    assert found["paying_tenant"] == "tenants/shop"
+    usage = await run(control, "tenant", "usage", "branch")
+    assert re.search(r"credits left +50\n", usage)
+    assert re.search(r"paid by +shop\n", usage)
+    assert (await told(control, "tenant", "usage", "shop"))["tenant_count"] == 1
+    await run(control, "tenant", "update", "branch", "--own-balance")
+    assert "paid by" not in await run(control, "tenant", "show", "branch")

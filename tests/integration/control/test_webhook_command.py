@@ -49,6 +49,10 @@ async def test_webhook_verbs(world: World, receiver: Receiver) -> None:
         "--header",
         "X-A: b: c",
     )
+    theirs = ("--format", "sendpost", "--secret", "x" * 16)
+    other = await barua(control, "webhook", "add", "tenant", "https://example.com/", *theirs)
+    await barua(control, "webhook", "remove", "tenant", other["name"].rpartition("/")[2], as_json=False)
+    assert (other["payload_format"], other["secret"]) == ("PAYLOAD_FORMAT_SENDPOST", "")
     id_ = made["name"].rpartition("/")[2]
     assert made["secret"].startswith("whsec_")
     assert made["event_kinds"] == ["EVENT_KIND_ACCEPTED", "EVENT_KIND_ALERT"]

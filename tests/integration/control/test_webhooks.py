@@ -259,7 +259,7 @@ async def test_updates_keep_what_is_not_named(world: World) -> None:
         ({"url": "https://10.0.0.1/"}, "webhook.url"),
         ({"batch_size": 501}, "webhook.batch_size"),
         ({"event_kinds": [Webhook.EVENT_KIND_TEST]}, "webhook.event_kinds"),
-        ({"payload_format": Webhook.PAYLOAD_FORMAT_SENDPOST}, "webhook.payload_format"),
+        ({"payload_format": 9}, "webhook.payload_format"),
         ({"headers": {"Host": "x"}}, "webhook.headers"),
         ({"streams": ["not a stream"]}, "webhook.streams"),
         ({"sender_domains": ["x y"]}, "webhook.sender_domains"),

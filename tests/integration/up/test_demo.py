@@ -5,6 +5,7 @@ One installation for the whole module, because a first start makes a database; t
 
 import json
 import os
+import re
 import signal
 import smtplib
 import ssl
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from email.message import EmailMessage
 from pathlib import Path
 
+import httpx
 import pytest
 
 from control.bootstrap.demo_accounts import ACCOUNT, ACCOUNT_CREDITS, RESELLER, RESELLER_CREDITS
@@ -88,6 +90,22 @@ def test_the_resellers_login_sends_too(up: Installation) -> None:
 def test_barua_send_needs_nothing_but_a_recipient(up: Installation) -> None:
     assert up.run("send", "--to", "first@example.com").startswith("accepted: ")
     assert len(up.inbox("first@example.com")) == 1
+
+
+def test_a_sender_is_proved_with_the_code_that_is_mailed(up: Installation) -> None:
+    """With the credentials of SendPulse's API, and a code that the platform sends."""
+    account, sender = up.demo["sendpulse"], "proved@sender.example"
+    grant = {"grant_type": "client_credentials"} | {name: account[name] for name in ("client_id", "client_secret")}
+    with httpx.Client(base_url=account["base_url"], timeout=30) as client:
+        token = client.post("/oauth/access_token", json=grant).json()["access_token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+        assert client.post("/senders", json={"email": sender, "name": "Me"}).json() == {"result": True}
+        (entry,) = up.inbox(sender)
+        code = re.search(r"([0-9]{4} ?[0-9]{4}) confirms", entry["subject"])
+        assert code is not None
+        proved = client.post(f"/senders/{sender}/code", json={"code": code[1]})
+        assert proved.json() == {"result": True, "email": sender}
+        assert client.get("/smtp/senders").json() == [sender]
 
 
 def test_operator_verbs(up: Installation) -> None:

@@ -164,6 +164,7 @@ def test_the_welcome_names_every_address(free: Options) -> None:
 
 def test_demo_json_has_the_promised_structure(free: Options) -> None:
     keys = dict.fromkeys(demo_accounts.KEYS, f"bk_{'a' * 12}_{'b' * 32}")
+    keys |= {("sendpulse", "client_id"): "a" * 12, ("sendpulse", "client_secret"): "b" * 32}
     passwords = {demo_accounts.RESELLER: "one", demo_accounts.ACCOUNT: "two"}
     found = demo_accounts.document(free, passwords, keys, "token")
     assert {section: set(content) for section, content in found.items()} == {
@@ -183,7 +184,7 @@ def test_demo_json_has_the_promised_structure(free: Options) -> None:
 
 def test_wildcard_addresses_are_reachable_in_demo_json(free: Options) -> None:
     options = replace(free, inbox=InboxOptions(http_listen="[::]:8025"))
-    keys = dict.fromkeys(demo_accounts.KEYS, "bk_a_b")
+    keys = dict.fromkeys([*demo_accounts.KEYS, ("sendpulse", "client_id"), ("sendpulse", "client_secret")], "bk_a_b")
     passwords = {demo_accounts.RESELLER: "one", demo_accounts.ACCOUNT: "two"}
     assert demo_accounts.document(options, passwords, keys, "t")["inbox"]["base_url"] == "http://[::1]:8025"
 

@@ -12,8 +12,10 @@ import pytest
 from control.supervisor import plan
 from control.supervisor.plan import Program, Stage
 from control.supervisor.process import CannotStart
-from control.supervisor.supervisor import Supervisor
-from mta.runtime.options import Options
+from control.supervisor.supervisor import Supervisor, prepare
+from mta.runtime import keyring
+from mta.runtime.options import Options, OptionsError
+from tests.support.stack import Stack
 
 WELL = """
 import signal, sys, time
@@ -151,3 +153,16 @@ async def _until(condition: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("it did not happen within 10 s")
+
+
+@pytest.mark.parametrize("name", ["sealing.key", "tracking.key"])
+def test_keys_that_were_rotated_do_not_keep_it_from_starting(tmp_path: Path, name: str) -> None:
+    options = Stack(tmp_path, own_postgres=False).options
+    path = options.path("secrets", name)
+    keyring.write(path, keyring.read(path).rotated().with_next())
+    rotated = path.read_text()
+    prepare(options)
+    assert path.read_text() == rotated
+    path.write_text("nonsense")
+    with pytest.raises(OptionsError, match=name):
+        prepare(options)

@@ -40,6 +40,37 @@ def test_the_domain_of_an_address() -> None:
     assert [domain_of(text) for text in ('"a@b"@X.test', "", "none")] == ["x.test", "", ""]
 
 
+def test_bounce_messages_are_no_mail_of_the_tenant() -> None:
+    assert tally([past(kind, sender="") for kind in (EventKind.RECEIVED, EventKind.DELIVERED)]) == {}
+
+
+def test_what_recipients_do_counts_each_time_and_once() -> None:
+    tags = ("spring", "sale", "spring")
+    events = [
+        past(EventKind.RECEIVED, tags=tags),
+        past(EventKind.DROPPED, tags=tags),
+        past(EventKind.BOUNCED, code=0),
+        past(EventKind.BOUNCED, code=550),
+        past(EventKind.EXPIRED),
+        past(EventKind.OPENED, tags=tags, first=True),
+        past(EventKind.OPENED, tags=tags),
+        past(EventKind.CLICKED, first=True),
+        past(EventKind.UNSUBSCRIBED, first=True),
+        past(EventKind.UNSUBSCRIBED),
+        past(EventKind.COMPLAINED, first=True),
+    ]
+    counters = tally(events)
+    total = counters[CounterKey("tenant", Dimension.TOTAL, NOON.date(), "")]
+    assert total == Counts(
+        accepted=1, suppressed=1, bounced=2, smtp_dropped=1, expired=1, opened=1, opens=2, clicked=1, clicks=1,
+        unsubscribed=1, complained=1,
+    )  # fmt: skip
+    assert (total.processed, total.sent, total.hard_bounced) == (2, 0, 2)
+    for tag in ("spring", "sale"):
+        counts = counters[CounterKey("tenant", Dimension.TAG, NOON.date(), tag)]
+        assert counts == Counts(accepted=1, suppressed=1, opened=1, opens=2)
+
+
 def test_each_event_counts_once_per_dimension_that_it_tells_of() -> None:
     events = [
         past(EventKind.RECEIVED, stream="news"),

@@ -14,8 +14,11 @@ from control.model import messageids, webhooks
 from control.model.events import EventKind, PastEvent
 from control.model.webhooks import Format, Kind
 from control.store.webhooks import Settings, Webhook
-from control.webhooks import fanout, schedule, signing
-from control.webhooks.rendering import RENDERERS, Posting, decode, encode
+from control.webhooks import schedule, signing
+from control.webhooks.composing import Context, native
+from control.webhooks.formats import RENDERERS
+from control.webhooks.rendering import Posting, decode, encode
+from control.webhooks.wanting import wanted
 from mta.runtime.refusals import Refusal
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -63,6 +66,9 @@ def test_pauses_grow_and_end(plan: schedule.Schedule) -> None:
 def test_ours_ends_within_three_days_and_theirs_is_as_documented() -> None:
     assert 2.9 * 86_400 < sum(schedule.NATIVE.pauses) <= 3 * 86_400
     assert list(schedule.SENDPOST.pauses) == [60, 300, 1800, 7200, 86_400]
+    assert [schedule.SENDPOST.pause(attempt, chance) for attempt in range(1, 7) for chance in (0, 1)] == [
+        *(60, 60, 300, 300, 1800, 1800, 7200, 7200, 86_400, 86_400, None, None)
+    ]
     assert sum(schedule.NATIVE.pauses) * (1 + schedule.JITTER) < schedule.LIFETIME_SECONDS
 
 
@@ -102,7 +108,7 @@ def _event(**changes: object) -> PastEvent:
 
 
 @pytest.mark.parametrize(
-    ("settings", "event", "wanted"),
+    ("settings", "event", "expected"),
     [
         ({}, {}, True),
         ({}, {"kind": EventKind.DEFERRED}, False),
@@ -116,21 +122,21 @@ def _event(**changes: object) -> PastEvent:
         ({"sender_domains": ("example.com",)}, {"sender": "a@b\u00fc cher.example"}, False),
     ],
 )
-def test_filters(settings: dict[str, object], event: dict[str, object], wanted: bool) -> None:
-    assert fanout.wants(_webhook(**settings), _event(**event)) is wanted
+def test_filters(settings: dict[str, object], event: dict[str, object], expected: bool) -> None:
+    assert bool(wanted(_webhook(**settings).settings, _event(**event))) is expected
 
 
 def test_an_event_has_one_id_wherever_it_is_made() -> None:
-    first = fanout.native(_event())
-    assert fanout.native(_event()).id == first.id
+    first = native(_event())
+    assert native(_event()).id == first.id
     assert str(UUID(first.id)) == first.id
-    others = {fanout.native(_event(event_number=8)).id, fanout.native(_event(recipient_id=5)).id}
+    others = {native(_event(event_number=8)).id, native(_event(recipient_id=5)).id}
     assert first.id not in others
     assert len(others) == 2
 
 
 def test_the_native_payload() -> None:
-    event = decode(encode(fanout.native(_event(), "Hello")))
+    event = decode(encode(native(_event(), Context("Hello"))))
     rendered = RENDERERS[Format.NATIVE].render(Posting("tenants/acme/webhooks/hook", 2, 1000, ("s",), [event]))
     body = json.loads(rendered.body)
     id_ = messageids.first_at(NOW)
@@ -169,15 +175,15 @@ def test_the_native_payload() -> None:
 
 @given(st.integers(0, messageids.MAX_ID))
 def test_every_spelling_of_an_id_leads_back(id_: int) -> None:
-    message = fanout.native(_event(recipient_id=id_, message_id=id_)).message
+    message = native(_event(recipient_id=id_, message_id=id_)).message
     assert message is not None
     for text in (message.ids.number, message.ids.mspace, message.ids.uuid, message.ids.base36):
         assert messageids.parse(text) == id_
 
 
 def test_acceptance_has_no_reply_and_deferral_says_when_again() -> None:
-    assert fanout.native(_event(kind=EventKind.RECEIVED)).reply is None
-    later = fanout.native(_event(kind=EventKind.DEFERRED, next_attempt_at=NOW + timedelta(minutes=5)))
+    assert native(_event(kind=EventKind.RECEIVED)).reply is None
+    later = native(_event(kind=EventKind.DEFERRED, next_attempt_at=NOW + timedelta(minutes=5)))
     assert later.next_attempt_time == "2026-11-22T12:05:00.000Z"
 
 
@@ -210,8 +216,30 @@ def test_bad_header_fields(values: dict[str, str]) -> None:
 @pytest.mark.parametrize("values", [[], [0], [99], [Kind.TEST], [1, 99]])
 def test_bad_kinds(values: list[int]) -> None:
     with pytest.raises(Refusal):
-        webhooks.kinds(values, "event_kinds")
+        webhooks.kinds(values, Format.NATIVE, "event_kinds")
 
 
 def test_good_kinds() -> None:
-    assert webhooks.kinds([4, 1, 4], "event_kinds") == [Kind.ACCEPTED, Kind.BOUNCED]
+    assert webhooks.kinds([4, 1, 4], Format.NATIVE, "event_kinds") == [Kind.ACCEPTED, Kind.BOUNCED]
+    assert webhooks.kinds([], Format.SENDPOST, "event_kinds") == []
+
+
+@pytest.mark.parametrize("value", ["x" * 16, "~!" * 100, "bk_abcdefghijkl_abcdefghijklmnopqrstuvwxyz234567"])
+def test_good_secrets(value: str) -> None:
+    assert webhooks.secret(value, "webhook.secret") == value
+
+
+@pytest.mark.parametrize("value", ["x" * 15, "x" * 201, "x" * 15 + " ", "x" * 16 + "\n", "\u00e4" * 16])
+def test_bad_secrets_are_not_repeated_in_the_error(value: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        webhooks.secret(value, "webhook.secret")
+    assert refused.value.field == "webhook.secret"
+    assert value not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("format_", "value", "expected"),
+    [(Format.NATIVE, 0, 50), (Format.SENDPULSE, 0, 500), (Format.SENDPULSE, 7, 7), (Format.SENDPOST, 0, 50)],
+)
+def test_batches(format_: Format, value: int, expected: int) -> None:
+    assert webhooks.batch_size(value, format_, "webhook.batch_size") == expected

@@ -9,8 +9,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The build back end warns of editable installs at length; its errors still show.
 INSTALL := PYTHONWARNINGS=ignore $(PIP) install --constraint constraints.txt --no-build-isolation --editable
 CODE := mta control api_bridge tests benchmarks protos .ci/make_venv.py
-# Files side by side: most tests wait for other processes. `ARGS=-n0` for one after the other.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# Files side by side: most tests wait for other processes. In the order of the folders, whose installations files share
+# and which would otherwise be started anew for nearly every file. `ARGS=-n0` for one after the other.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-long check bench fmt protos docs tools lock clean

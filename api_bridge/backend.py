@@ -4,43 +4,38 @@ Every call has a deadline and carries the client's own credentials; every failur
 that never got a considered answer (no connection, a lost connection, the deadline) as UNAVAILABLE with a text that
 names no addresses.
 
-Messages go to the workers in turn. A call is made only on a connection that stands; while none does, the next worker
-is tried, which is safe because nothing was sent. A worker that answers that it cannot take mail now (it stops, its disk
-is full) has stored nothing, so the next one is tried. Without an answer the fate of a message is open: the client gets
-a temporary error and decides itself, since a second try here could send the message twice. Calls to control carry a
-``request_id``, so one that was cut off is repeated once.
+Messages go to the MTA's workers as ``workers`` says. Calls to control that change something carry a ``request_id``, so
+one that was cut off is repeated once.
 
 Loop rules: made and used on one running loop. Limits: the constants below and ``bridge.timeout_seconds``.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
+from google.protobuf.descriptor import FieldDescriptor
 
 from barua.control.v1 import credit_service_pb2, tenant_pb2, tenant_service_pb2
-from barua.mta.v1 import injection_service_pb2, injection_service_pb2_grpc
+from barua.mta.v1 import injection_service_pb2
+from barua.mta.v1.injection_service_pb2 import SubmitMessageRequest as Submission
+from barua.mta.v1.injection_service_pb2 import SubmitMessageResponse as Submitted
 
+from api_bridge.workers import PEER_KEY, RETRY_SECONDS, IdempotencyKey, Workers
 from barua_client import ControlClient, Unreachable
 from mta.runtime import rpc
 from mta.runtime.log import get_logger
-from mta.runtime.options import ClientTlsOptions, Options
+from mta.runtime.options import Options
 from mta.runtime.refusals import Reason, Refusal
 
 log = get_logger(__name__)
 
-CONNECT_SECONDS = 2.0
-"""Wait for a connection to any worker when there is none."""
 PROBE_SECONDS = 2.0
 """Time for the answer of a health check."""
-RETRY_SECONDS = 5.0
-"""What clients are asked to wait after an outage."""
-PEER_KEY = "x-barua-peer"
-"""Metadata that tells who asked the bridge: for the Received field, and for credentials that hold for some networks."""
 
-_NOT_STORED = frozenset({Reason.NOT_STORED, Reason.SPOOL_FULL})
+__all__ = ["Backend", "IdempotencyKey", "Readiness", "Submission", "Submitted"]
+
 _Call = Callable[..., Awaitable[Any]]
 
 
@@ -71,10 +66,7 @@ class Backend:
         targets = bridge.mta_addresses or [
             f"unix:{options.path('run', f'worker-{index}.sock')}" for index in range(options.mta.workers)
         ]
-        self._workers = [_Worker(target, options.node_client) for target in targets]
-        # A node that passes calls on says UNAVAILABLE, too, when it lost a worker half-way: that may have been stored.
-        self._moves_on = _NOT_STORED if bridge.mta_addresses else _NOT_STORED | {Reason.UNAVAILABLE}
-        self._turn = 0
+        self._workers = Workers(targets, options.node_client, self._timeout, nodes=bool(bridge.mta_addresses))
 
     async def create_tenant(
         self, authorization: str, request: tenant_service_pb2.CreateTenantRequest, peer: str
@@ -93,33 +85,66 @@ class Backend:
         )
         return answer
 
-    async def submit_message(
-        self, authorization: str, request: injection_service_pb2.SubmitMessageRequest, peer: str
-    ) -> injection_service_pb2.SubmitMessageResponse:
-        """Give a message to a worker; OK means durable. ``peer`` is the client's IP address. Raises Refusal."""
-        metadata = _metadata(authorization, peer)
-        worker, *others = await self._workers_in_turn()
-        until = asyncio.get_running_loop().time() + self._timeout
+    async def ask(self, service: str, method: str, request: Any, *, authorization: str, peer: str) -> Any:
+        """One call to control with the client's credentials: ``ask("domains", "GetDomain", request, ...)``.
+
+        ``service`` is an attribute of ``barua_client.ControlClient``. A call that changes something is repeated after a
+        lost answer only if its request has a ``request_id``. Raises Refusal.
+        """
+        return await self._ask_control(getattr(getattr(self._control, service), method), authorization, request, peer)
+
+    async def ask_pages(
+        self, service: str, method: str, request: Any, *, authorization: str, peer: str
+    ) -> AsyncIterator[Any]:
+        """All items of a List method, page by page; the request's own ``page_token`` is where to begin.
+
+        Raises Refusal.
+        """
+        asked = type(request)()
+        asked.CopyFrom(request)
         while True:
-            timeout = max(0.0, until - asyncio.get_running_loop().time())
-            try:
-                answer: injection_service_pb2.SubmitMessageResponse = await worker.injection.SubmitMessage(
-                    request, timeout=timeout, metadata=metadata
-                )
-            except grpc.aio.AioRpcError as error:
-                refusal = _refusal(error)
-                others = [other for other in others if other.connected()]
-                if not others or refusal.reason not in self._moves_on or not rpc.is_considered(error):
-                    raise refusal from None
-                worker = others.pop(0)
-            else:
-                return answer
+            answer = await self.ask(service, method, asked, authorization=authorization, peer=peer)
+            for item in getattr(answer, _items(answer)):
+                yield item
+            if not answer.next_page_token:
+                return
+            asked.page_token = answer.next_page_token
+            if "skip" in asked.DESCRIPTOR.fields_by_name:
+                asked.ClearField("skip")  # it would count anew from the token's place
+
+    async def submit(
+        self,
+        submissions: Sequence[Submission],
+        *,
+        authorization: str,
+        peer: str,
+        key: IdempotencyKey | None = None,
+        together: bool = False,
+    ) -> list[Submitted | Refusal]:
+        """Give messages to a worker, and hear of each, in their order; an answer that is no Refusal means durable.
+
+        ``peer`` is the client's IP address. With a ``key`` all of it is done once, and the answers of the first time
+        are given again. With ``together``, credits or limits that do not suffice for all mean that none is taken; what
+        is more than one call can hold goes in several. Raises Refusal if nothing of it could be tried, or nobody knows
+        what became of it.
+        """
+        return await self._workers.submit(submissions, authorization, peer, key, together=together)
 
     async def check_key(self, authorization: str, peer: str) -> None:
-        """Ask a worker whether the API key in ``authorization`` may send at all, from ``peer``. Raises Refusal."""
+        """Ask a worker whether the API key in ``authorization`` may be used to send, from ``peer``. Raises Refusal."""
+        try:
+            await self.check_sender(authorization, peer)
+        except Refusal as refusal:
+            if refusal.reason is not Reason.SENDER_NOT_ALLOWED:  # told of a message that has no better sender
+                raise
+
+    async def check_sender(self, authorization: str, peer: str) -> None:
+        """As ``check_key``; an account without any address to send from is refused, too: SENDER_NOT_ALLOWED."""
         nothing = injection_service_pb2.SubmitMessageRequest(validate_only=True)
         try:
-            await self.submit_message(authorization, nothing, peer)
+            [answer] = await self.submit([nothing], authorization=authorization, peer=peer)
+            if isinstance(answer, Refusal):
+                raise answer
         except Refusal as refusal:
             # The MTA judges the caller first, then the sender; that the recipients are missing comes after both.
             if refusal.reason is not Reason.INVALID_ARGUMENT or refusal.field != "recipients":
@@ -127,15 +152,14 @@ class Backend:
 
     async def readiness(self) -> Readiness:
         """Ask control and the workers whether they can work."""
-        control, *workers = await asyncio.gather(
-            rpc.is_serving(self._control.channel, PROBE_SECONDS),
-            *(rpc.is_serving(worker.channel, PROBE_SECONDS) for worker in self._workers),
+        control, mta = await asyncio.gather(
+            rpc.is_serving(self._control.channel, PROBE_SECONDS), self._workers.is_serving(PROBE_SECONDS)
         )
-        return Readiness(control, any(workers))
+        return Readiness(control, mta)
 
     async def close(self) -> None:
         """Close all connections."""
-        await asyncio.gather(self._control.close(), *(worker.channel.close() for worker in self._workers))
+        await asyncio.gather(self._control.close(), self._workers.close())
 
     async def _ask_control(self, call: _Call, authorization: str, request: Any, peer: str) -> Any:
         try:
@@ -148,54 +172,12 @@ class Backend:
                 log.error("call_failed", to="control", details=refusal.message)
             raise
 
-    async def _workers_in_turn(self) -> list["_Worker"]:
-        """One with a connection, and the others. Raises Refusal."""
-        count = len(self._workers)
-        self._turn = (self._turn + 1) % count
-        in_turn = [self._workers[(self._turn + step) % count] for step in range(count)]
-        for worker in in_turn:
-            if worker.connected():
-                return [worker, *(other for other in in_turn if other is not worker)]
-        worker_ready = [asyncio.ensure_future(worker.connect()) for worker in in_turn]
-        try:
-            done, _ = await asyncio.wait(worker_ready, timeout=CONNECT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in worker_ready:
-                task.cancel()
-        for task in done:
-            return [task.result(), *(other for other in in_turn if other is not task.result())]
-        log.warning("no_worker_reachable", workers=count)
-        raise Refusal(Reason.UNAVAILABLE, "no worker of the MTA is reachable", retry_after=RETRY_SECONDS)
+
+def _items(answer: Any) -> str:
+    """The name of the field that holds the items of a List method's answer (AIP-132)."""
+    fields: Sequence[FieldDescriptor] = answer.DESCRIPTOR.fields
+    return next(field.name for field in fields if field.is_repeated and field.type == FieldDescriptor.TYPE_MESSAGE)
 
 
 def _metadata(authorization: str, peer: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", authorization), *(((PEER_KEY, peer),) if peer else ()))
-
-
-class _Worker:
-    """One worker of the MTA."""
-
-    __slots__ = ("channel", "injection")
-
-    def __init__(self, target: str, tls: ClientTlsOptions) -> None:
-        self.channel = rpc.channel(target, tls)
-        self.injection = injection_service_pb2_grpc.InjectionServiceStub(self.channel)
-
-    def connected(self) -> bool:
-        """Whether a connection stands; if none does, one is begun."""
-        return self.channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
-
-    async def connect(self) -> "_Worker":
-        """Wait for a connection."""
-        await self.channel.channel_ready()
-        return self
-
-
-def _refusal(error: grpc.aio.AioRpcError) -> Refusal:
-    refusal = rpc.refusal_of(error)
-    if refusal.reason is Reason.UNAVAILABLE and not rpc.is_considered(error):
-        log.warning("call_unanswered", to="mta", code=error.code().name, details=error.details())
-        return Refusal(Reason.UNAVAILABLE, "the service cannot be reached", retry_after=RETRY_SECONDS)
-    if refusal.reason is Reason.INTERNAL:
-        log.error("call_failed", to="mta", code=error.code().name, details=error.details())
-    return refusal

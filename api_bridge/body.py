@@ -2,9 +2,9 @@
 
 ``received`` collects the body while it counts: nothing beyond the size limit is ever kept, all bodies together stay
 within a budget, and a client has to keep a least rate, so that neither size nor slowness ties up memory.
-``parse_object`` takes UTF-8 JSON whose top level is an object and refuses what parsers disagree about: duplicate names,
-NaN and Infinity, numbers beyond a double, lone surrogates. Depth and number of values are checked before the parser
-recurses.
+``parse_object`` takes UTF-8 JSON whose top level is an object (``parse_value``: any value) and refuses what parsers
+disagree about: duplicate names, NaN and Infinity, numbers beyond a double, lone surrogates. Depth and number of values
+are checked before the parser recurses.
 
 The content type is not believed: JSON is taken whatever it is called (``curl -d`` calls it a form), and real form data
 gets an error that says so.
@@ -20,8 +20,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.requests import Request
-from starlette.types import Receive
 
+from api_bridge.connection import CYCLE
 from api_bridge.problems import Problem, bad_request, overloaded
 
 MAX_DEPTH = 64
@@ -104,22 +104,30 @@ async def _fill(held: _Held, request: Request, limit: int) -> None:
     if announced.isdecimal() and int(announced[:20]) > limit:
         # A client that waits for "100 Continue" has sent nothing yet and gets its answer at once.
         if request.headers.get("expect", "").lower() != "100-continue":
-            await _discard(request.receive)
+            await _discard(request)
         raise _too_large(limit)
     started, more = _now(), True
     while more:
-        chunk, more = await _receive(request.receive, started + GRACE_SECONDS + held.size / LEAST_RATE)
+        chunk, more = await _receive(request, started + GRACE_SECONDS + held.size / LEAST_RATE)
         if held.size + len(chunk) > limit:
             held.release()
             held.size = 0
             if more:
-                await _discard(request.receive)
+                await _discard(request)
             raise _too_large(limit)
         held.add(chunk)
 
 
 def parse_object(data: bytes, content_type: str = "") -> dict[str, Any]:
     """The JSON object that ``data`` holds. ``content_type`` only makes the error text better."""
+    document = parse_value(data, content_type)
+    if not isinstance(document, dict):
+        raise bad_request("The request body must be a JSON object, not a bare value or array.")
+    return document
+
+
+def parse_value(data: bytes, content_type: str = "") -> Any:
+    """The JSON value that ``data`` holds, of any type. ``content_type`` only makes the error text better."""
     if not data.strip():
         raise bad_request("The request body is empty: send a JSON object.")
     _check_structure(data)
@@ -131,8 +139,6 @@ def parse_object(data: bytes, content_type: str = "") -> dict[str, Any]:
         raise bad_request(_not_json(error, content_type)) from None
     except (ValueError, RecursionError):
         raise bad_request("The request body holds a number that is too long.") from None
-    if not isinstance(document, dict):
-        raise bad_request("The request body must be a JSON object, not a bare value or array.")
     if _SURROGATE.search(data):
         _check_surrogates(document)
     return document
@@ -155,7 +161,7 @@ def _check_structure(data: bytes) -> None:
             return  # no JSON; the parser says where
 
 
-def _check_surrogates(document: dict[str, Any]) -> None:
+def _check_surrogates(document: Any) -> None:
     try:
         json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -198,23 +204,27 @@ def _too_large(limit: int) -> Problem:
     return Problem(413, f"The request body is larger than {limit} bytes.", {"connection": "close"})
 
 
-async def _receive(receive: Receive, deadline: float) -> tuple[bytes, bool]:
-    try:
-        async with asyncio.timeout(max(0.0, min(IDLE_SECONDS, deadline - _now()))):
-            event = await receive()
-    except TimeoutError:
-        raise Problem(408, "The request body did not arrive in time.", {"connection": "close"}) from None
+async def _receive(request: Request, deadline: float) -> tuple[bytes, bool]:
+    cycle = request.scope.get(CYCLE)
+    if cycle is not None and not cycle.more_body:
+        event = await request.receive()  # it is all there
+    else:
+        try:
+            async with asyncio.timeout(max(0.0, min(IDLE_SECONDS, deadline - _now()))):
+                event = await request.receive()
+        except TimeoutError:
+            raise Problem(408, "The request body did not arrive in time.", {"connection": "close"}) from None
     if event["type"] == "http.disconnect":
         raise Problem(400, "The client closed the connection.", {"connection": "close"})
     return event.get("body", b""), event.get("more_body", False)
 
 
-async def _discard(receive: Receive) -> None:
+async def _discard(request: Request) -> None:
     deadline = _now() + DISCARD_SECONDS
     more = True
     while more:
         try:
-            _, more = await _receive(receive, deadline)
+            _, more = await _receive(request, deadline)
         except Problem:
             return
 

@@ -1,19 +1,20 @@
 """The outermost layer of the HTTP application: what holds for every request, whatever its dialect.
 
 Each request gets an id (the client's ``X-Request-Id`` if it is short and plain, otherwise a new one), one access log
-line and its place in the metrics. Paths are put in order before routing: leading slashes are collapsed (several client
-libraries double them) and a trailing one is ignored; nothing is ever redirected, because clients lose the body of a
-redirected POST. Too many requests at once are answered 503 at once. An exception is a mistake of ours: the answer is
-500 with the request's id, the log has the place where it happened.
+line and its place in the metrics. Behind a trusted proxy the client is the one the proxy names (``forwarders``).
+Nothing is ever redirected, because clients lose the body of a redirected POST; ``paths`` takes doubled and trailing
+slashes. Too many requests at once are answered 503 at once. An exception is a mistake of ours: the answer is 500 with
+the request's id, the log has the place where it happened.
 
 Never logged: bodies, queries, Authorization, credentials of any kind.
 """
 
+import os
 import re
 import time
 import traceback
-import uuid
 from collections.abc import MutableMapping
+from functools import cache
 from typing import Any
 
 from prometheus_client import Counter, Histogram
@@ -21,6 +22,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_bridge.endpoint import RECORD, Record, plain_error
+from api_bridge.forwarders import Forwarders
 from api_bridge.problems import Problem, overloaded
 from mta.runtime.lifecycle import Drain
 from mta.runtime.log import get_logger
@@ -36,15 +38,15 @@ SECONDS = Histogram("barua_bridge_request_seconds", "Time from the head of a req
                     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30))  # fmt: skip
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=-]{1,64}")
-_LEADING_SLASHES = re.compile("^/{2,}")
 
 
 class Edge:
     """The ASGI application that wraps the router."""
 
-    def __init__(self, router: ASGIApp, drain: Drain) -> None:
+    def __init__(self, router: ASGIApp, drain: Drain, forwarders: Forwarders | None = None) -> None:
         self._router = router
         self._drain = drain
+        self._forwarders = forwarders
         self._active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,13 +54,15 @@ class Edge:
         started = time.perf_counter()
         record = Record(_request_id(scope), plain_error)
         scope[RECORD] = record
-        scope["path"] = _path(scope["path"])
+        if self._forwarders:
+            self._forwarders.apply(scope)
         responding = _Responding(send, record)
         self._active += 1
         try:
-            with self._drain.activity("request"):
-                await self._handle(scope, receive, responding)
+            self._drain.begin("request")
+            await self._handle(scope, receive, responding)
         finally:
+            self._drain.end("request")
             self._active -= 1
             _account(scope, record, time.perf_counter() - started)
 
@@ -66,10 +70,8 @@ class Edge:
         record: Record = scope[RECORD]
         try:
             if self._active > MAX_REQUESTS:
-                problem = overloaded("Rate limit or connection error.", 2)
-                await record.render(problem)(scope, receive, responding)
-            else:
-                await self._router(scope, receive, responding)
+                record.problem = overloaded("Rate limit or connection error.", 2)
+            await self._router(scope, receive, responding)
         except Exception as error:
             log.error("request_failed", request_id=record.request_id, error=type(error).__name__, place=_place(error))
             if responding.started:
@@ -100,17 +102,19 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value, "ascii")
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
-def _path(path: str) -> str:
-    path = _LEADING_SLASHES.sub("/", path)
-    return path.rstrip("/") or "/"
+@cache
+def _metrics(dialect: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    """Of one kind of answer. There are as many kinds as routes and statuses: clients cannot make up more."""
+    return REQUESTS.labels(dialect, route, str(status)), SECONDS.labels(dialect, route)
 
 
 def _account(scope: MutableMapping[str, Any], record: Record, seconds: float) -> None:
-    REQUESTS.labels(record.dialect, record.route, str(record.status)).inc()
-    SECONDS.labels(record.dialect, record.route).observe(seconds)
+    counter, histogram = _metrics(record.dialect, record.route, record.status)
+    counter.inc()
+    histogram.observe(seconds)
     log.info(
         "request_answered",
         request_id=record.request_id,

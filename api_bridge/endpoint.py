@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from api_bridge.openapi import Document
 from api_bridge.problems import Problem
 from mta.runtime.refusals import Refusal
 
@@ -28,9 +29,12 @@ RECORD = "barua.record"
 
 
 class Record:
-    """What the access log and the metrics say about a request. ``render`` draws its problems."""
+    """What the access log and the metrics say about a request.
 
-    __slots__ = ("dialect", "render", "request_id", "route", "status")
+    ``render`` draws its problems; ``problem`` is one that it has before anybody looked at it.
+    """
+
+    __slots__ = ("dialect", "problem", "render", "request_id", "route", "status")
 
     def __init__(self, request_id: str, render: Callable[[Problem], Response]) -> None:
         self.request_id = request_id
@@ -38,29 +42,52 @@ class Record:
         self.route = "unknown"
         self.status = 0
         self.render = render
+        self.problem: Problem | None = None
 
 
-class Dialect(Protocol):
-    """An API that the bridge speaks."""
+class Speaker(Protocol):
+    """Who draws the problems of an endpoint."""
 
     @property
     def name(self) -> str:
-        """Its name in logs and metrics."""
-
-    def routes(self) -> Sequence[BaseRoute]:
-        """Its paths."""
+        """Its name in logs and metrics, and of a dialect in the options."""
 
     def problem(self, refusal: Refusal) -> Problem:
         """The status and text this API has for a refusal."""
 
     def render(self, problem: Problem) -> Response:
-        """The error answer of this API."""
+        """The error answer of this API: a JSON object, whatever the problem (``problems`` lists the frame's own)."""
+
+
+class Pages(Speaker, Protocol):
+    """Paths that belong together: a dialect, or pages of the bridge's own."""
+
+    def routes(self) -> Sequence[Route]:
+        """Its paths, each with an ``Answering``: an ``Endpoint``, or what stands before several."""
+
+
+class Dialect(Pages, Protocol):
+    """An API that the bridge speaks. Made of ``parts.Parts``."""
+
+    def openapi(self) -> Document:
+        """What it serves, as an OpenAPI document (``openapi``); it says the same as ``routes``, which a test checks."""
+
+
+class Answering(Protocol):
+    """The ASGI application of one path."""
+
+    @property
+    def methods(self) -> frozenset[str]:
+        """The methods with a handler of their own, in capitals."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
 
 
 class Endpoint:
     """One path. ``handlers`` by method, in capitals; ``route`` is its name in logs and metrics."""
 
-    def __init__(self, dialect: Dialect, route: str, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, dialect: Speaker, route: str, handlers: Mapping[str, Handler]) -> None:
         self._dialect = dialect
         self._route = route
         self._handlers = dict(handlers)
@@ -72,7 +99,10 @@ class Endpoint:
         """Answer one request (ASGI)."""
         record: Record = scope[RECORD]
         record.dialect, record.route, record.render = self._dialect.name, self._route, self._dialect.render
-        response = await self._answer(Request(scope, receive, send))
+        if record.problem is not None:
+            response = record.render(record.problem)
+        else:
+            response = await self._answer(Request(scope, receive, send))
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -92,9 +122,19 @@ class Endpoint:
         text = f"Method {method} is not allowed here; use {', '.join(self._handlers)}."
         return self._dialect.render(Problem(405, text, {"allow": self._allow}))
 
+    @property
+    def methods(self) -> frozenset[str]:
+        """The methods with a handler of their own."""
+        return frozenset(self._handlers) - {"HEAD"}
 
-def json_answer(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    """A response with a JSON object."""
+
+def peer_of(request: Request) -> str:
+    """The client's IP address, "" if unknown: what a trusted forwarder says, otherwise who connected."""
+    return request.client.host if request.client else ""
+
+
+def json_answer(status: int, body: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """A response with JSON; errors are always an object."""
     return Response(msgspec.json.encode(body), status, headers, "application/json")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from api_bridge.backend import Backend, Readiness
 from api_bridge.endpoint import Endpoint, json_answer, plain_error
@@ -34,7 +34,7 @@ class Health:
         self._asked = float("-inf")
         self._readiness = Readiness(control=False, mta=False)
 
-    def routes(self) -> Sequence[BaseRoute]:
+    def routes(self) -> Sequence[Route]:
         """Both paths."""
         return [
             Route("/healthz", Endpoint(self, "healthz", {"GET": self._healthz})),

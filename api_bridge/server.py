@@ -1,11 +1,11 @@
 """The HTTP server: uvicorn with httptools, embedded, on the program's own loop and signals.
 
 ``Server(app, address)`` binds at once (OptionsError if the address is taken), ``run(drain)`` serves until the drain
-stops: new connections are refused, idle ones closed, requests under way finished. Why uvicorn and httptools: raw bytes
-of the request target are needed (DESIGN.md section 3 has the figures and the alternatives).
+stops: new connections are refused, idle ones closed, requests under way finished. With a ``Certificate`` it speaks
+HTTPS and nothing else. Why uvicorn and httptools: raw bytes of the request target are needed, and the parser is C.
 
-Limits: ``KEEP_ALIVE_SECONDS``, ``STOP_SECONDS`` here; those of a connection in ``connection``, those of requests in
-``edge`` and ``body``.
+Limits: ``KEEP_ALIVE_SECONDS``, ``STOP_SECONDS``, ``HANDSHAKE_SECONDS`` here; those of a connection in ``connection``,
+those of requests in ``edge`` and ``body``.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from api_bridge.certificate import Certificate
 from api_bridge.connection import BridgeConnection
 from mta.runtime.lifecycle import Drain
 from mta.runtime.options import OptionsError, split_address
@@ -24,6 +25,8 @@ KEEP_ALIVE_SECONDS = 75
 """An idle connection is kept this long: longer than the 60 s of common proxies, which would otherwise meet a close."""
 STOP_SECONDS = 30
 """Requests under way at the stop get this long."""
+HANDSHAKE_SECONDS = 10.0
+"""A TLS handshake takes no longer, nor does the end of a TLS connection."""
 BACKLOG = 1024
 """Connections that wait for accept(2)."""
 
@@ -31,7 +34,7 @@ BACKLOG = 1024
 class Server:
     """An HTTP server bound to one address."""
 
-    def __init__(self, app: ASGIApp, address: str) -> None:
+    def __init__(self, app: ASGIApp, address: str, certificate: Certificate | None = None) -> None:
         self._socket = _bind(address)
         config = uvicorn.Config(
             app,
@@ -47,7 +50,7 @@ class Server:
             timeout_graceful_shutdown=STOP_SECONDS,
             backlog=BACKLOG,
         )
-        self._server = _Embedded(config)
+        self._server = _Embedded(config, certificate)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -68,7 +71,32 @@ class Server:
 
 
 class _Embedded(uvicorn.Server):
-    """Leaves the signals to the program's own drain."""
+    """Leaves the signals to the program's own drain, and listens with our certificate and limits."""
+
+    def __init__(self, config: uvicorn.Config, certificate: Certificate | None) -> None:
+        super().__init__(config)
+        self._certificate = certificate
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on ``sockets``."""
+        await self.lifespan.startup()
+        loop, config, tls = asyncio.get_running_loop(), self.config, self._certificate
+
+        def connection() -> asyncio.Protocol:
+            return BridgeConnection(config=config, server_state=self.server_state, app_state={}, _loop=loop)
+
+        self.servers = [
+            await loop.create_server(
+                connection,
+                sock=listener,
+                backlog=config.backlog,
+                ssl=tls.context if tls else None,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
+                ssl_shutdown_timeout=HANDSHAKE_SECONDS if tls else None,
+            )
+            for listener in sockets or ()
+        ]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -79,8 +107,10 @@ class _Embedded(uvicorn.Server):
 def _bind(address: str) -> socket.socket:
     host, port = split_address(address)
     try:
-        family, kind, _, _, name = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, kind)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, name = found[0]
+        # With the protocol's number: asyncio sets TCP_NODELAY on what it knows to be TCP only.
+        listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise OptionsError(f"bridge.listen: {address}: {error.strerror}") from error
     try:

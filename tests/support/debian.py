@@ -1,9 +1,10 @@
-"""Debian packages unpacked into a folder, not installed: Postfix and OpenDKIM as independent peers, PostgreSQL 15.
+"""Debian packages unpacked into a folder, not installed: Postfix and OpenDKIM as independent peers, PostgreSQL 15, and
+what programs of customers are written in.
 
-``tools()`` and ``postgresql()`` return an unpacked tree, fetching it first if need be. Nothing outside ``.venv/opt`` is
-touched and root is not needed: the package lists are fetched into the same folder when the system has none. A tree
-holds the packages asked for and those of their dependencies that are not installed already, so its programs run with
-``Tools.environment``.
+``tools()``, ``postgresql()``, ``node()`` and ``languages()`` return an unpacked tree, fetching it first if need be.
+Nothing outside ``.venv/opt`` is touched and root is not needed: the package lists are fetched into the same folder when
+the system has none. A tree holds the packages asked for and those of their dependencies that are not installed already,
+so its programs run with ``Tools.environment``.
 
 Run as ``python -m tests.support.debian`` to fetch and to print the versions; ``make tools`` does that.
 
@@ -26,6 +27,12 @@ FOLDER = OPT / "debian"
 PACKAGES = ("postfix", "opendkim", "opendkim-tools")
 POSTGRESQL_FOLDER = OPT / "postgresql-15"
 POSTGRESQL_PACKAGES = ("postgresql-15", "libpq5")
+NODE_FOLDER = OPT / "node"
+NODE_PACKAGES = ("node-nodemailer",)
+LANGUAGES_FOLDER = OPT / "languages"
+LANGUAGES_PACKAGES = ("php8.2-cli", "php8.2-curl", "php8.2-mbstring", "libphp-phpmailer", "libmail-java")
+COMPILERS = {"go": "golang-1.19-go", "javac": "openjdk-17-jdk-headless"}
+"""What is large, and fetched only if the machine has no such command."""
 # Installation scripts never run, so what only they need stays out, and so does what compiles queries (jit is off).
 UNWANTED = frozenset({
     "cpio", "dns-root-data", "ssl-cert", "postgresql-common", "postgresql-client-common", "postgresql-client-15",
@@ -73,6 +80,17 @@ def tools() -> Tools:
 def postgresql() -> Tools:
     """The unpacked PostgreSQL 15, fetched if it is not there yet. Raises ToolsMissing."""
     return _unpacked(POSTGRESQL_FOLDER, POSTGRESQL_PACKAGES)
+
+
+def node() -> Tools:
+    """Nodemailer, and Node if the machine has none, fetched if they are not there yet. Raises ToolsMissing."""
+    return _unpacked(NODE_FOLDER, NODE_PACKAGES)
+
+
+def languages() -> Tools:
+    """PHP, Go, Java and their mail libraries, fetched if they are not there yet. Raises ToolsMissing."""
+    compilers = [package for command, package in COMPILERS.items() if shutil.which(command) is None]
+    return _unpacked(LANGUAGES_FOLDER, (*LANGUAGES_PACKAGES, *compilers))
 
 
 def _unpacked(folder: Path, wanted: Sequence[str]) -> Tools:
@@ -148,6 +166,7 @@ def main() -> int:
     """Fetch the packages and print where they are."""
     try:
         mail, database = tools(), postgresql()
+        node()
         postfix = _said(mail, "postconf", "-dh", "mail_version")
         postgres = _said(database, "postgres", "--version").split()[2]
     except (ToolsMissing, subprocess.CalledProcessError) as error:

@@ -30,7 +30,7 @@ from barua.control.v1.tenant_service_pb2_grpc import TenantServiceStub
 from barua.mta.v1 import queue_service_pb2
 from barua.mta.v1.queue_service_pb2_grpc import QueueServiceStub
 
-CALL_SECONDS = 20
+CALL_SECONDS = 60
 PAGE_SIZE = 1000
 
 
@@ -118,6 +118,11 @@ class Operator:
             tenant=f"tenants/{tenant}", amount=amount, request_id=str(uuid.uuid4())
         )
         self.call(CreditServiceStub(self.control).GrantCredits, request)
+
+    def suspend(self, tenant: str, reason: str) -> None:
+        """Suspend a tenant."""
+        request = tenant_service_pb2.SuspendTenantRequest(name=f"tenants/{tenant}", reason=reason)
+        self.call(TenantServiceStub(self.control).SuspendTenant, request)
 
     def balance(self, tenant: str) -> credit_service_pb2.Balance:
         """A tenant's balance."""

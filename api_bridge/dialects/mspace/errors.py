@@ -1,7 +1,7 @@
 """The error bodies of MSpace: ``{"status": "error", "message": text}``.
 
 Four texts are the original's, full stops and grammar included, because its customers compare them. The original
-documents no HTTP statuses; real ones are used, unless the option ``mspace_errors_as_200`` is on. Texts for what the
+documents no HTTP statuses; real ones are used, unless the option ``errors_as_200`` is on. Texts for what the
 original does not document are ours and name the field and the mend. Pure.
 """
 

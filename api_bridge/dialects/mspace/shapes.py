@@ -151,7 +151,7 @@ def message_request(body: Send) -> injection_service_pb2.SubmitMessageRequest:
     try:
         recipients = [mime.address("to", address) for address in _addresses(body.to)]
         html = plaintext.is_html(body.body)
-        parts = mime.Parts(
+        message = mime.Message(
             subject=body.subject,
             to=[mime.Mailbox(recipient) for recipient in recipients],
             html=body.body if html else "",
@@ -160,7 +160,7 @@ def message_request(body: Send) -> injection_service_pb2.SubmitMessageRequest:
         )
         return injection_service_pb2.SubmitMessageRequest(
             recipients=recipients,
-            content=mime.compose(parts),
+            content=mime.compose(message),
             from_display_name=fieldtext.check("fromName", body.fromName or ""),
         )
     except FieldError as error:

@@ -10,11 +10,16 @@ from tests.support.dns import DnsServer
 from tests.support.sink import RecordingSink
 from tests.support.stack import ACCOUNT, Stack, changed
 
-MESSAGE_BYTES = 200_000
+MESSAGE_BYTES = 300_000
+MOCK_DOMAIN = "play.test"
 
 
-def _small_messages(options: Options) -> Options:
-    return changed(options, "mta.limits", message_bytes=MESSAGE_BYTES)
+def _options(options: Options) -> Options:
+    """Small messages, domains that nothing is sent to and that nobody sends from, tracking by the bridge itself."""
+    options = changed(options, "mta.limits", message_bytes=MESSAGE_BYTES)
+    options = changed(options, "mta", mock_domain=MOCK_DOMAIN)
+    options = changed(options, "control", refused_sender_domains=["free.test"])
+    return changed(options, "bridge", public_url=f"http://{options.bridge.listen}")
 
 
 @pytest.fixture(scope="package")
@@ -25,13 +30,23 @@ def shared_sink() -> Iterator[RecordingSink]:
 
 
 @pytest.fixture(scope="package")
-def shared_stack(tmp_path_factory: pytest.TempPathFactory, shared_sink: RecordingSink) -> Iterator[Stack]:
-    """The installation."""
+def shared_dns() -> Iterator[DnsServer]:
+    """The nameserver of the installation; tests add domains of their own."""
     with DnsServer() as dns:
-        dns.set("example.net", "A", "127.0.0.1")
-        folder = tmp_path_factory.mktemp("bridge")
-        with Stack(folder, dns=dns, delivery_port=shared_sink.port, change=_small_messages) as running:
-            yield running
+        for domain in ("example.net", "strict.test"):
+            dns.set(domain, "A", "127.0.0.1")
+        dns.set_text("_dmarc.strict.test", "v=DMARC1; p=reject")
+        yield dns
+
+
+@pytest.fixture(scope="package")
+def shared_stack(
+    tmp_path_factory: pytest.TempPathFactory, shared_sink: RecordingSink, shared_dns: DnsServer
+) -> Iterator[Stack]:
+    """The installation."""
+    folder = tmp_path_factory.mktemp("bridge")
+    with Stack(folder, dns=shared_dns, delivery_port=shared_sink.port, change=_options) as running:
+        yield running
 
 
 @pytest.fixture(scope="package")

@@ -1,7 +1,7 @@
 """The bridge over a real socket, in this process, with nobody behind it: control and the MTA are down."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -11,13 +11,16 @@ import pytest_asyncio
 
 from api_bridge import app
 from api_bridge.backend import Backend
-from api_bridge.endpoint import Dialect
+from api_bridge.certificate import Certificate
+from api_bridge.endpoint import Pages
 from api_bridge.server import Server
 from mta.runtime.lifecycle import Drain
 from mta.runtime.options import BridgeOptions, Options
 from tests.support.ports import free_port
 
 BODY_BYTES = 65_536
+
+Start = Callable[..., Awaitable["Bridge"]]
 
 
 class Bridge:
@@ -40,7 +43,7 @@ class Bridge:
 
 
 @asynccontextmanager
-async def running(home: Path, extra: tuple[Dialect, ...] = (), **settings: object) -> AsyncIterator[Bridge]:
+async def running(home: Path, extra: tuple[Pages, ...] = (), **settings: object) -> AsyncIterator[Bridge]:
     settings = {"body_bytes": BODY_BYTES, **settings}
     bridge = BridgeOptions(
         listen="127.0.0.1:0",
@@ -48,8 +51,9 @@ async def running(home: Path, extra: tuple[Dialect, ...] = (), **settings: objec
         **settings,  # type: ignore[arg-type]
     )
     options = Options(home=str(home), bridge=bridge)
+    certificate = Certificate(bridge.tls) if bridge.tls.certificate_file else None
     backend, drain = Backend(options), Drain()
-    server = Server(app.application([*app.dialects(options, backend), *extra], drain), bridge.listen)
+    server = Server(app.application(app.parts(options, backend), drain, extra), bridge.listen, certificate)
     serving = asyncio.create_task(server.run(drain))
     host, port = server.address
     try:
@@ -69,10 +73,10 @@ async def bridge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Brid
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def start(tmp_path: Path) -> AsyncIterator[Callable[..., object]]:
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
-        async def start_one(*extra: Dialect, **settings: object) -> Bridge:
+        async def start_one(*extra: Pages, **settings: object) -> Bridge:
             return await stack.enter_async_context(running(tmp_path, extra, **settings))
 
         yield start_one

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import httpx
 import pytest
@@ -11,19 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from api_bridge import body as body_module
-from api_bridge import connection, edge
+from api_bridge import connection, edge, workers
 from api_bridge.endpoint import Endpoint, plain_error
 from api_bridge.problems import Problem
+from mta.runtime.options import DialectsOptions, MSpaceOptions
 from mta.runtime.refusals import Refusal
 
-from .conftest import BODY_BYTES, Bridge
+from .conftest import BODY_BYTES, Bridge, Start
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-Start = Callable[..., Awaitable[Bridge]]
 
 SEND = {
     "apiKey": "bk_" + "a" * 12 + "_" + "a" * 32,
@@ -49,7 +48,8 @@ def parsed(answer: bytes) -> tuple[int, dict[str, object]]:
     return int(top.split()[1]), json.loads(rest)
 
 
-async def test_without_a_backend_each_call_is_temporary(bridge: Bridge) -> None:
+async def test_without_a_backend_each_call_is_temporary(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "CONNECT_SECONDS", 0.1)
     calls = [
         ("/send", SEND),
         ("/reseller/createSubUser", {"username": "developer", "password": "developer123"}),
@@ -86,7 +86,7 @@ async def test_health(bridge: Bridge) -> None:
 async def test_unknown_paths_and_methods(bridge: Bridge) -> None:
     answer = await bridge.client.get("/email/api/unknown")
     assert answer.status_code == 404
-    assert answer.json() == {"status": "error", "message": "There is nothing at this path."}
+    assert answer.json() == {"status": "error", "message": "Not Found"}
     for method in ("GET", "PUT", "DELETE", "PATCH"):
         answer = await bridge.client.request(method, "/email/api/send")
         assert answer.status_code == 405
@@ -134,8 +134,9 @@ async def test_reseller_calls_have_small_bodies(start: Start) -> None:
         assert answer.status_code == 413
 
 
-async def test_errors_as_200(start: Start) -> None:
-    bridge = await start(mspace_errors_as_200=True)
+async def test_errors_as_200(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "CONNECT_SECONDS", 0.1)
+    bridge = await start(dialects=DialectsOptions(mspace=MSpaceOptions(errors_as_200=True)))
     for path, document in (("/email/api/send", {}), ("/api/reseller/createSubUser", {}), ("/email/api/send", SEND)):
         answer = await bridge.client.post(path, json=document)
         assert answer.status_code == 200
@@ -357,6 +358,11 @@ async def test_requests_at_once_have_a_limit(start: Start, monkeypatch: pytest.M
     answers = await asyncio.gather(*(bridge.client.post("/email/api/send", json=SEND) for _ in range(6)))
     assert all(answer.status_code == 503 and answer.json() == TRY_LATER for answer in answers)
     assert sum(answer.headers["retry-after"] == "2" for answer in answers) == 4
+    monkeypatch.setattr(edge, "MAX_REQUESTS", 0)
+    for path, key in (("/smtp/emails", "error_code"), ("/api/v1/mail/send", "success")):
+        answer = await bridge.client.post(path, json={})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert key in answer.json()
 
 
 class Broken:
@@ -364,7 +370,7 @@ class Broken:
 
     name = "broken"
 
-    def routes(self) -> Sequence[BaseRoute]:
+    def routes(self) -> Sequence[Route]:
         return [Route("/broken", Endpoint(self, "broken", {"GET": self._fail}))]
 
     def problem(self, refusal: Refusal) -> Problem:

@@ -48,17 +48,27 @@ class Worker(services.InjectionServiceServicer):
     async def SubmitMessage(
         self, request: pb.SubmitMessageRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.SubmitMessageResponse:
-        """As the MTA: the caller first, then the recipients."""
-        self.calls.append(request)
+        """The bridge sends none alone."""
+        raise Refusal(Reason.INTERNAL, "unexpected")
+
+    async def SubmitMessages(
+        self, request: pb.SubmitMessagesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.SubmitMessagesResponse:
+        """As the MTA: the caller first, then the recipients of each."""
+        self.calls += [submission.message for submission in request.submissions]
         if dict(context.invocation_metadata() or ())["authorization"] != f"Bearer {KEY}":
             raise Refusal(Reason.UNAUTHENTICATED, "no valid API key")
-        if not request.recipients:
-            raise Refusal(Reason.INVALID_ARGUMENT, "give 1 to 1000 recipients", field="recipients")
-        if self.breaks:
+        if self.breaks and any(submission.message.content for submission in request.submissions):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
-        if self.refusal is not None:
-            raise self.refusal
-        return pb.SubmitMessageResponse(message_id=1)
+        return pb.SubmitMessagesResponse(results=[self._result(one.message) for one in request.submissions])
+
+    def _result(self, message: pb.SubmitMessageRequest) -> pb.SubmissionResult:
+        refusal = self.refusal
+        if not message.recipients:
+            refusal = Refusal(Reason.INVALID_ARGUMENT, "give 1 to 1000 recipients", field="recipients")
+        if refusal is not None:
+            return pb.SubmissionResult(status=rpc.status_of(refusal))
+        return pb.SubmissionResult(response=pb.SubmitMessageResponse(message_id=1))
 
 
 class Installation:

@@ -14,6 +14,8 @@ from barua.control.v1 import tenant_pb2
 from barua.control.v1 import tenant_service_pb2 as tenant_pb
 from barua.control.v1.credit_service_pb2_grpc import CreditServiceServicer, add_CreditServiceServicer_to_server
 from barua.control.v1.tenant_service_pb2_grpc import TenantServiceServicer, add_TenantServiceServicer_to_server
+from barua.mta.v1 import injection_service_pb2 as injection_pb
+from barua.mta.v1.injection_service_pb2_grpc import InjectionServiceServicer, add_InjectionServiceServicer_to_server
 
 from barua_client import ControlClient, MtaClient, Reason, Refusal, Unreachable, basic, bearer
 from mta.runtime import rpc
@@ -196,3 +198,36 @@ async def test_every_service_for_callers_is_an_attribute() -> None:
         for path in (ROOT / f"protos/gen/barua/{area}/v1").glob("*_service_pb2_grpc.py")
     }
     assert wanted - have == {"leaseservicestub", "workerservicestub"}
+
+
+class Injection(InjectionServiceServicer):
+    """Fails once, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[injection_pb.SubmitMessagesRequest] = []
+
+    async def SubmitMessages(
+        self, request: injection_pb.SubmitMessagesRequest, context: _Context
+    ) -> injection_pb.SubmitMessagesResponse:
+        self.requests.append(request)
+        if len(self.requests) == 1:
+            raise unavailable()
+        return injection_pb.SubmitMessagesResponse()
+
+
+@pytest.mark.parametrize("key", ["", "k"])
+async def test_messages_are_sent_again_only_with_a_key(key: str) -> None:
+    servicer = Injection()  # type: ignore[abstract]
+    server, address = rpc.new_server(), f"127.0.0.1:{free_port()}"
+    add_InjectionServiceServicer_to_server(servicer, server)
+    server.add_insecure_port(address)
+    await server.start()
+    request = injection_pb.SubmitMessagesRequest(idempotency_key=key)
+    async with MtaClient(address, bearer("secret")) as client:
+        if key:
+            await client.injection.SubmitMessages(request)
+        else:
+            with pytest.raises(Refusal, match="not now"):
+                await client.injection.SubmitMessages(request)
+    assert len(servicer.requests) == (2 if key else 1)
+    await server.stop(0)

@@ -18,7 +18,7 @@ from barua.control.v1.credential_service_pb2_grpc import CredentialServiceStub
 from barua.control.v1.smtp_provider_service_pb2_grpc import SmtpProviderServiceStub
 
 from tests.support.operator import Operator
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_steady
 
 SEND, BATCH, STATUS = "/api/v1/mail/send", "/api/v1/mail/send-batch", "/api/v1/mail/status"
 CREDITS = 100_000
@@ -81,7 +81,7 @@ def wait_until_known(client: httpx.Client, account: Account) -> None:
         probe = client.post(SEND, headers=account.headers, json={"to": 1})
         return probe.status_code == 400
 
-    wait_until(answers, "the key is known")
+    wait_until_steady(answers, "the key is known")
 
 
 def sending(client: httpx.Client, account: Account, **changes: Any) -> httpx.Response:

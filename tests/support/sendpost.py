@@ -13,7 +13,7 @@ from barua.control.v1.credential_service_pb2_grpc import CredentialServiceStub
 from barua.control.v1.tenant_service_pb2_grpc import TenantServiceStub
 
 from tests.support.operator import Operator
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_steady
 
 ACCOUNT_SCOPES = (
     *("mail", "tenants", "credentials", "credits", "domains", "senders", "templates", "suppressions", "validation"),
@@ -77,7 +77,7 @@ def wait_for_key(bridge_url: str, key: str) -> None:
         answer = httpx.post(f"{bridge_url}/api/v1/subaccount/email/", json=body, headers=headers, timeout=30)
         return answer.status_code == 200
 
-    wait_until(known, "the workers know the key")
+    wait_until_steady(known, "the workers know the key")
 
 
 def api_key(operator: Operator, tenant: str, scopes: tuple[str, ...]) -> str:

@@ -19,6 +19,11 @@ def wait_until(condition: Callable[[], Value], what: str, timeout_seconds: float
     return value
 
 
+def wait_until_steady(condition: Callable[[], bool], what: str, timeout_seconds: float = 30) -> None:
+    """Wait until something is true four times in a row: workers take turns, and each learns of a change by itself."""
+    wait_until(lambda: all(condition() for _ in range(4)), what, timeout_seconds)
+
+
 async def wait_until_async(condition: Callable[[], Value], what: str, timeout_seconds: float = 30) -> Value:
     """As ``wait_until``, for a loop; ``condition`` runs in a thread."""
     return await asyncio.to_thread(wait_until, condition, what, timeout_seconds)

@@ -24,7 +24,7 @@ from tests.support.mailpass import (
 from tests.support.received import Received
 from tests.support.sink import RecordingSink
 from tests.support.stack import Stack
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_steady
 
 HOST = "mta.barua.test"
 
@@ -265,7 +265,7 @@ def test_copies_to_suppressed_addresses_are_left_out(
     def refused() -> bool:
         return sending(client, account, to=gone).status_code == 422
 
-    wait_until(refused, "the suppression is known")
+    wait_until_steady(refused, "the suppression is known")
     both = sending(client, account, to=gone, cc=[to])
     assert (both.status_code, both.json()["error"]["code"]) == (422, "SEND_FAILED")
     assert sending(client, account, to=to, cc=[gone], bcc=[recipient("b")]).status_code == 200

@@ -23,7 +23,7 @@ from tests.support.mailpass import (
 )
 from tests.support.sink import RecordingSink
 from tests.support.stack import Stack
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_steady
 
 WEBHOOKS, BOUNCES = "/api/v1/webhooks", "/api/v1/bounces"
 GOOD = {"to": "ann@example.net", "subject": "Hello", "html": "<p>Hello</p>"}
@@ -49,11 +49,15 @@ class Accounts:
         operator.suppress(self.usual.tenant, self.gone)
         for account in (self.usual, self.limited, self.full):
             wait_until_known(client, account)
-        wait_until(lambda: sending(client, self.usual, to=self.gone).status_code == 422, "the suppression is known")
-        wait_until(lambda: sending(client, self.limited).status_code == 429, "the limit is used up")
-        wait_until(lambda: sending(client, self.bare).status_code == 422, "the account without a domain is known")
-        wait_until(lambda: sending(client, self.poor).status_code == 500, "the account without credits is known")
-        wait_until(lambda: sending(client, self.unfit).status_code == 403, "the key without permission is known")
+        wait_until_steady(
+            lambda: sending(client, self.usual, to=self.gone).status_code == 422, "the suppression is known"
+        )
+        wait_until_steady(lambda: sending(client, self.limited).status_code == 429, "the limit is used up")
+        wait_until_steady(
+            lambda: sending(client, self.bare).status_code == 422, "the account without a domain is known"
+        )
+        wait_until_steady(lambda: sending(client, self.poor).status_code == 500, "the account without credits is known")
+        wait_until_steady(lambda: sending(client, self.unfit).status_code == 403, "the key without permission is known")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tests.integration.bridge.conftest import MOCK_DOMAIN
 from tests.support.sendpost import Account, api_key, make_account, wait_for_key
 from tests.support.sink import RecordingSink
 from tests.support.stack import Stack
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_steady
 
 PATH = "/api/v1/subaccount/email/"
 
@@ -219,7 +219,7 @@ def test_nothing_is_sent_without_credits_or_by_a_suspended_account(client: httpx
         return str(client.post(PATH, json=body, headers=poor.sub_headers).json()["error"]["code"])
 
     # Each worker hears of it on its own.
-    wait_until(lambda: error() == "account_suspended", "the suspension is known")
+    wait_until_steady(lambda: error() == "account_suspended", "the suspension is known")
 
 
 def test_a_message_is_found_with_what_happened_to_it(
@@ -290,7 +290,7 @@ def test_an_account_without_a_domain_is_told_for_each_recipient(shared_stack: St
         assert answer.status_code in (200, 401), answer.text
         return answer.status_code == 200 and {row["errorCode"] for row in answer.json()} == {3}
 
-    wait_until(answers, "the key is known")
+    wait_until_steady(answers, "the key is known")
 
 
 def test_a_message_is_found_as_soon_as_it_was_taken(send: Send, client: httpx.Client, account: Account) -> None:

@@ -19,7 +19,7 @@ from tests.support.dns import DnsServer
 from tests.support.received import Received
 from tests.support.sink import RecordingSink
 from tests.support.stack import Stack
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_steady
 
 ID = re.compile(r"[0-9a-z]{6}-[0-9a-z]{6}-[0-9a-z]{2}")
 EMAIL_TYPES: dict[str, type] = {
@@ -126,7 +126,7 @@ def test_a_suppressed_recipient_is_dropped_silently(
                 return False
             return True
 
-        wait_until(dropped, "the suppression is in force")
+        wait_until_steady(dropped, "the suppression is in force")
         id_ = send(client, account, to=to(gone, here))
         record = finished(client, id_)
         check_record(record)

@@ -11,7 +11,7 @@ Loop rules: made and used on one running loop. Limits: the constants below and `
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,14 @@ log = get_logger(__name__)
 
 PROBE_SECONDS = 2.0
 """Time for the answer of a health check."""
+JUDGE_SECONDS = 2.0
+"""Time to say whether credentials are anybody's, for a request that will be refused in any case."""
+UNKNOWN = frozenset({Reason.UNAUTHENTICATED})
+"""What is said of credentials that are nobody's."""
+UNFIT = UNKNOWN | {Reason.PERMISSION_DENIED}
+"""What a worker says of credentials that cannot be used to send."""
 
-__all__ = ["Backend", "IdempotencyKey", "Readiness", "Submission", "Submitted"]
+__all__ = ["UNFIT", "UNKNOWN", "Backend", "IdempotencyKey", "Readiness", "Submission", "Submitted"]
 
 _Call = Callable[..., Awaitable[Any]]
 
@@ -148,6 +154,27 @@ class Backend:
         except Refusal as refusal:
             # The MTA judges the caller first, then the sender; that the recipients are missing comes after both.
             if refusal.reason is not Reason.INVALID_ARGUMENT or refusal.field != "recipients":
+                raise
+
+    async def check_known(
+        self, authorization: str, peer: str, *, sends: bool, reasons: Collection[Reason] = UNKNOWN
+    ) -> None:
+        """Raise Refusal if the credentials are refused for one of ``reasons``; any other answer, or none, is well.
+
+        Whoever judges the request they come with is asked: a worker if it ``sends``, otherwise control. They may know
+        of changes at different times.
+        """
+        try:
+            async with asyncio.timeout(JUDGE_SECONDS):
+                if sends:
+                    await self.check_key(authorization, peer)
+                else:
+                    own = tenant_service_pb2.GetTenantRequest(name="tenants/me")
+                    await self.ask("tenants", "GetTenant", own, authorization=authorization, peer=peer)
+        except TimeoutError:
+            pass
+        except Refusal as refusal:
+            if refusal.reason in reasons:
                 raise
 
     async def readiness(self) -> Readiness:

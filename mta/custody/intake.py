@@ -254,15 +254,25 @@ class Intake:
         if self._providers is not None and not self._providers.take(message.provider, count):
             return short.get(message.provider.subject) or _busy()
         sequences = [self._store.next_sequence() for _ in range(count + len(message.dropped_ids))]
-        spent = self._credits.take(message.tenant, change, count, sequences[-1]) if count else []
+        spent = self._spend(message, change, sequences[-1]) if count else []
         if spent is None:
-            self._uncount(message)
             return short.get(message.tenant) or _busy()
         paid.append((message, spent))
         domains = [address.domain for address in message.submission.recipients]
         message.parked = not self._queue.has_room(len(message.content), domains)
         message.fill(change, sequences, spent)
         return message.taken()
+
+    def _spend(self, message: Completed, change: Change, last_sequence: int) -> list[int] | None:
+        """The credits for a message that its provider has counted; where there are none, it is counted no longer."""
+        try:
+            spent = self._credits.take(message.tenant, change, len(message.recipient_ids), last_sequence)
+        except BaseException:
+            self._uncount(message)
+            raise
+        if spent is None:
+            self._uncount(message)
+        return spent
 
     def _unpay(self, message: Completed, spent: Sequence[int]) -> None:
         """It was not stored."""
@@ -377,7 +387,6 @@ class Intake:
 
     def _store_message(self, message: Completed, answer: OnAnswer) -> bool:
         """Count, pay and store; False if quota or credits here do not suffice. No await between that and writing."""
-        tenant = message.tenant
         spent: list[int] = []
 
         def on_done(result: Receipt | SpoolError) -> None:
@@ -392,9 +401,8 @@ class Intake:
             return False
         change = Change(on_done)
         sequences = [self._store.next_sequence() for _ in message.recipient_ids]
-        taken = self._credits.take(tenant, change, len(sequences), sequences[-1])
+        taken = self._spend(message, change, sequences[-1])
         if taken is None:
-            self._uncount(message)
             return False
         spent += taken
         try:

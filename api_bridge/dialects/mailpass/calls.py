@@ -1,7 +1,7 @@
 """One request, read: who asks, and how control is asked for it; and the envelope of a success.
 
 The key of a request is looked at for its form alone; whether it is good, control or the MTA says. A request that is
-wrong in itself is told so only to those whose key may send, so that strangers learn nothing: see ``Call.judged``.
+wrong in itself is told so only to those whose key is good and, if it sends, may send: see ``precedence``.
 """
 
 import re
@@ -13,11 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_bridge import credentials, idempotency
+from api_bridge.backend import UNFIT, UNKNOWN
 from api_bridge.body import parse_object
 from api_bridge.bulk import OFF_LOOP_BYTES
 from api_bridge.dialects.mailpass import errors
 from api_bridge.endpoint import Handler, json_answer, peer_of
 from api_bridge.parts import Parts
+from api_bridge.precedence import credentials_first
 from api_bridge.problems import Problem
 from mta.runtime.options import MailPassOptions
 
@@ -65,14 +67,6 @@ class Call:
         """What ``work`` returns, beside the loop if the body is large."""
         return work() if len(data) <= OFF_LOOP_BYTES else await self.parts.bulk.compute(work)
 
-    async def judged(self, data: bytes, work: Callable[[], Any]) -> Any:
-        """As ``compute``; a request that is wrong, and whose key is, too, is told of the key."""
-        try:
-            return await self.compute(data, work)
-        except Problem:
-            await self.parts.backend.check_key(self.authorization, self.peer)
-            raise
-
     async def ask(self, service: str, method: str, request: Any) -> Any:
         """One call to control. Raises Refusal."""
         return await self.parts.backend.ask(service, method, request, authorization=self.authorization, peer=self.peer)
@@ -96,16 +90,23 @@ Answering = Callable[[Call], Awaitable[Any]]
 """A handler of this dialect: returns the ``data`` of the answer; raises Problem or Refusal."""
 
 
-def handler(parts: Parts, answering: Answering, status: int = 200) -> Handler:
-    """For ``Endpoint``: the key, its rate, then ``answering``."""
+def handler(parts: Parts, answering: Answering, *, sends: bool = False) -> Handler:
+    """For ``Endpoint``: the key, its rate, then ``answering``; ``sends``: the MTA judges the key, not control."""
 
     async def handle(request: Request) -> Response:
         authorization = bearer(request.headers.getlist("authorization"))
         if authorization is None:
             raise errors.unauthorized()
         parts.rates.admit(NAME, authorization)
-        data = await answering(Call(parts, request, authorization))
-        return json_answer(status, {"success": True, "data": data})
+        try:
+            data = await answering(Call(parts, request, authorization))
+        except Problem as problem:
+            reasons = UNFIT if sends else UNKNOWN
+            await credentials_first(
+                problem, parts.backend, authorization, peer_of(request), sends=sends, reasons=reasons
+            )
+            raise
+        return json_answer(200, {"success": True, "data": data})
 
     return handle
 

@@ -7,16 +7,19 @@ from starlette.routing import Route
 
 from api_bridge.dialects.mailpass import bounces, document, errors, sending, status, webhooks
 from api_bridge.dialects.mailpass.calls import NAME, Answering, handler
-from api_bridge.endpoint import Endpoint
+from api_bridge.endpoint import Endpoint, Handler
 from api_bridge.openapi import Document
 from api_bridge.parts import Parts
 from api_bridge.problems import Problem
 from mta.runtime.refusals import Refusal
 
 PREFIX = "/api/v1"
-PATHS: dict[str, dict[str, Answering]] = {
+_SENDING: dict[str, dict[str, Answering]] = {
     "/mail/send": {"POST": sending.send},
     "/mail/send-batch": {"POST": sending.send_batch},
+}
+PATHS: dict[str, dict[str, Answering]] = {
+    **_SENDING,
     "/mail/status/{message_id}": {"GET": status.status},
     "/bounces": {"GET": bounces.listed, "POST": bounces.report},
     "/webhooks": {"GET": webhooks.listed, "POST": webhooks.create},
@@ -34,13 +37,11 @@ class MailPass:
 
     def routes(self) -> Sequence[Route]:
         """All paths."""
-        return [
-            Route(
-                PREFIX + path,
-                Endpoint(self, path, {method: handler(self._parts, call) for method, call in calls.items()}),
-            )
-            for path, calls in PATHS.items()
-        ]
+        return [Route(PREFIX + path, Endpoint(self, path, self._handlers(path))) for path in PATHS]
+
+    def _handlers(self, path: str) -> dict[str, Handler]:
+        sends = path in _SENDING
+        return {method: handler(self._parts, call, sends=sends) for method, call in PATHS[path].items()}
 
     def openapi(self) -> Document:
         """What it serves."""

@@ -53,11 +53,11 @@ async def send_batch(call: Call) -> dict[str, Any]:
 
 async def _send(call: Call, data: bytes) -> dict[str, Any]:
     key = idempotency.key_of(call.request, data)
-    letter: Letter = await call.judged(data, lambda: shapes.letter(call.parse(data)))
+    letter: Letter = await call.compute(data, lambda: shapes.letter(call.parse(data)))
     if len(data) > OFF_LOOP_BYTES:
         await call.parts.backend.check_key(call.authorization, call.peer)
     composer = _composer(call, batch=False)
-    submission: SubmitMessageRequest = await call.judged(data, lambda: composer.compose(letter))
+    submission: SubmitMessageRequest = await call.compute(data, lambda: composer.compose(letter))
     [outcome] = await _submit(call, [letter], [submission], key)
     if isinstance(outcome, Problem):
         raise outcome
@@ -73,7 +73,7 @@ async def _send(call: Call, data: bytes) -> dict[str, Any]:
 
 async def _send_batch(call: Call, data: bytes) -> dict[str, Any]:
     key = idempotency.key_of(call.request, data)
-    items, defaults = await call.judged(data, lambda: shapes.batch(call.parse(data)))
+    items, defaults = await call.compute(data, lambda: shapes.batch(call.parse(data)))
     if len(data) > OFF_LOOP_BYTES:
         await call.parts.backend.check_key(call.authorization, call.peer)
     composer = _composer(call, batch=True)

@@ -87,6 +87,7 @@ def operations() -> Sequence[Operation]:
             failures=(402, 403, 409),
             headers=_HEADERS,
             unknown_status=422,
+            sends=True,
         )
         for path, name, summary, body in (
             ("/subaccount/email", "send_email", "Send a message to each recipient.", EmailMessage),

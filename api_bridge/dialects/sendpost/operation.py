@@ -112,6 +112,8 @@ class Operation:
     """Media type of the answer."""
     tag: str = ""
     """Heading in the document; empty: the first part of the path after account or subaccount."""
+    sends: bool = False
+    """The MTA judges its key, not control."""
 
     def success(self, contract: Contract) -> int:
         """The status of a success."""

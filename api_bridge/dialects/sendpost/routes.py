@@ -11,6 +11,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from api_bridge import credentials
+from api_bridge.backend import UNFIT, UNKNOWN
 from api_bridge.dialects.sendpost import contract as contracts
 from api_bridge.dialects.sendpost import description, errors
 from api_bridge.dialects.sendpost.accounts import Accounts
@@ -20,6 +21,7 @@ from api_bridge.dialects.sendpost.resources import operations
 from api_bridge.endpoint import Endpoint, peer_of
 from api_bridge.openapi import Document
 from api_bridge.parts import Parts
+from api_bridge.precedence import credentials_first
 from api_bridge.problems import Problem
 from mta.runtime.refusals import Refusal
 
@@ -108,6 +110,12 @@ class _View:
         except Refusal as refusal:
             changing = operation.body is not None
             raise errors.problem(refusal, changing=changing, unknown_status=operation.unknown_status) from None
+        except Problem as problem:
+            reasons = UNFIT if operation.sends else UNKNOWN
+            await credentials_first(
+                problem, dialect.parts.backend, call.authorization, call.peer, sends=operation.sends, reasons=reasons
+            )
+            raise
 
 
 class _Negotiated(Endpoint):

@@ -1,7 +1,8 @@
 """One request, read: who asks, for what, and how control is asked for it.
 
 ``reading`` turns a handler that takes a ``Call`` and returns a JSON value into one for ``Endpoint``. It answers 200
-whatever the method: one client takes anything else for an error.
+whatever the method: one client takes anything else for an error. What is wrong with a request is told only to those
+whose credentials are anybody's (``precedence``).
 """
 
 import re
@@ -19,6 +20,8 @@ from api_bridge.dialects.sendpulse import decoder, errors
 from api_bridge.dialects.sendpulse.decoder import Parameters, Undecodable
 from api_bridge.endpoint import Handler, peer_of
 from api_bridge.parts import Parts
+from api_bridge.precedence import credentials_first
+from api_bridge.problems import Problem
 from mta.runtime.options import SendPulseOptions
 
 NAME = "sendpulse"
@@ -99,14 +102,20 @@ class Reader:
         async def handle(request: Request) -> Response:
             authorization = credentials(request)
             self.parts.rates.admit(NAME, authorization)
+            try:
+                answer = await read(request, authorization)
+            except Problem as problem:
+                await credentials_first(problem, self.parts.backend, authorization, peer_of(request))
+                raise
+            return answer if isinstance(answer, Response) else answered(answer)
+
+        async def read(request: Request, authorization: str) -> Any:
             async with self.parts.received(request, SMALL_BYTES) as data:
                 parameters = await self.parameters(request, data)
-                call = Call(self.parts, self.options, request, authorization, parameters, data)
                 try:
-                    answer = await answering(call)
+                    return await answering(Call(self.parts, self.options, request, authorization, parameters, data))
                 except Undecodable:
                     raise errors.BADLY_FORMED.problem() from None
-            return answer if isinstance(answer, Response) else answered(answer)
 
         return handle
 

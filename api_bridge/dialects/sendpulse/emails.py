@@ -27,7 +27,9 @@ from api_bridge.dialects.sendpulse import errors, sending
 from api_bridge.dialects.sendpulse.calls import ME, NAME, Call, Reader, answered, credentials
 from api_bridge.dialects.sendpulse.decoder import Undecodable
 from api_bridge.dialects.sendpulse.sending import Draft, Mail
+from api_bridge.endpoint import peer_of
 from api_bridge.fieldtext import FieldError
+from api_bridge.precedence import credentials_first
 from api_bridge.problems import Problem
 from mta.runtime import rpc
 from mta.runtime.refusals import Reason, Refusal
@@ -51,19 +53,25 @@ def handler(reader: Reader) -> Callable[[Request], Awaitable[Response]]:
         authorization = credentials(request)
         reader.parts.rates.admit(NAME, authorization)
         try:
-            async with reader.parts.received(request) as data:
-                if len(data) <= OFF_LOOP_BYTES:
-                    return await _send(reader, request, authorization, data)
-                async with reader.parts.bulk.room(len(data)):
-                    return await _send(reader, request, authorization, data)
-        except Undecodable:
-            raise errors.BADLY_FORMED.problem() from None
+            return await _received(reader, request, authorization)
         except Problem as problem:
+            await credentials_first(problem, reader.parts.backend, authorization, peer_of(request), sends=True)
             if problem.status == 413 and problem.code is None:
                 raise errors.TOO_LARGE.problem(dict(problem.headers)) from None
             raise
 
     return handle
+
+
+async def _received(reader: Reader, request: Request, authorization: str) -> Response:
+    async with reader.parts.received(request) as data:
+        try:
+            if len(data) <= OFF_LOOP_BYTES:
+                return await _send(reader, request, authorization, data)
+            async with reader.parts.bulk.room(len(data)):
+                return await _send(reader, request, authorization, data)
+        except Undecodable:
+            raise errors.BADLY_FORMED.problem() from None
 
 
 async def _send(reader: Reader, request: Request, authorization: str, data: bytes) -> Response:

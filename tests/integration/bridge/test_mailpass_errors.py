@@ -63,7 +63,7 @@ class Accounts:
 @pytest.fixture(scope="module")
 def accounts(shared_stack: Stack) -> Iterator[Accounts]:
     """The accounts."""
-    with httpx.Client(base_url=shared_stack.bridge_url, timeout=30) as client:
+    with httpx.Client(base_url=shared_stack.bridge_url, timeout=60) as client:
         yield Accounts(shared_stack, client)
 
 
@@ -258,6 +258,26 @@ def test_errors(
     assert answer.headers["content-type"] == "application/json"
     assert ("retry-after" in answer.headers) == (status in (429, 503))
     assert ("www-authenticate" in answer.headers) == (status == 401)
+
+
+STRANGER = Account("nobody", UNKNOWN_KEY, "nobody.test")
+
+
+class Strangers:
+    """Accounts whose key nobody has."""
+
+    gone = "gone@example.net"
+    usual = bare = limited = poor = suspended = unfit = full = STRANGER
+
+
+@pytest.mark.parametrize("ask", [pytest.param(row[1], id=row[0]) for row in ERRORS if row[2] not in (405, 415)])
+def test_strangers_are_told_of_nothing_else(
+    ask: Callable[[httpx.Client, Any], httpx.Response], client: httpx.Client
+) -> None:
+    """Whatever is wrong with a request on a path that there is, if its body arrives."""
+    answer = ask(client, Strangers())
+    expected = b'{"success":false,"error":{"code":"UNAUTHORIZED","message":"The API key is missing or invalid."}}'
+    assert (answer.status_code, answer.content) == (401, expected)
 
 
 LINES = ("\r\n", "\n", "\r", "\0", "\x0b", "\x1b", "\x7f", "\x85", "\u2028", "\u2029", "\ud800")

@@ -83,7 +83,7 @@ def curl(url: str, *arguments: str) -> dict[str, object]:
         "-H",
         "Accept: application/json",
     ]
-    done = subprocess.run([*command, *arguments], capture_output=True, timeout=30, check=True)
+    done = subprocess.run([*command, *arguments], capture_output=True, timeout=60, check=True)
     document: dict[str, object] = json.loads(done.stdout)
     return document
 
@@ -132,7 +132,7 @@ def test_the_samples_of_the_documentation(
     }
     script = PYTHON_SAMPLE.replace("URL", url).replace("SUB_USER", sub_user)
     script = script.replace("USERNAME", RESELLER).replace("PASSWORD", stack.reseller_login.password)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=True)
     assert json.loads(done.stdout)["subuser_balance"] == 250
     sent = curl(f"{url}{SEND}", "-d", f"""{{
 "apiKey": "{api_key}",
@@ -310,6 +310,51 @@ def test_wrong_keys(client: httpx.Client, key: str) -> None:
     answer = post(client, SEND, apiKey=key, to="a@example.net", subject="s", body="b")
     assert (answer.status_code, answer.json()) == (401, DENIED)
     assert "www-authenticate" not in answer.headers
+
+
+STRANGER = "bk_aaaaaaaaaaaa_" + "a" * 32
+FAULTY_SENDS: list[dict[str, object]] = [
+    {},
+    {"to": 5},
+    {"to": "a@example.net", "subject": "s"},
+    {"to": "nobody", "subject": "s", "body": "b"},
+    {"to": "a@example.net", "subject": "s", "body": "b", "attachments": [{"filename": "a", "content": "*"}]},
+    {"to": ["a@example.net"] * 1001, "subject": "s", "body": "x" * 70_000, "fromName": 5},
+]
+
+
+@pytest.mark.parametrize("document", FAULTY_SENDS)
+def test_a_wrong_key_is_told_of_before_the_fields(client: httpx.Client, document: dict[str, object]) -> None:
+    answer = post(client, SEND, apiKey=STRANGER, **document)
+    assert (answer.status_code, answer.content) == (
+        401,
+        b'{"status":"error","message":"Authentication passed failed."}',
+    )
+
+
+FAULTY_CALLS: list[tuple[str, bytes]] = [
+    (CREATE, b""),
+    (CREATE, b"{}"),
+    (CREATE, b'{"username":"u","password":"short"}'),
+    (CREATE, b'{"username":"u","password":"developer123","credits":-1}'),
+    (MANAGE, b"[]"),
+    (MANAGE, b'{"sub_username":"u","action":"TAKE","amount":1}'),
+    (MANAGE, b'{"sub_username":"u","action":"ADD","amount":"all"}'),
+]
+
+
+@pytest.mark.parametrize(("path", "content"), FAULTY_CALLS)
+def test_a_wrong_password_is_told_of_before_the_fields(
+    shared_stack: Stack, client: httpx.Client, path: str, content: bytes
+) -> None:
+    # The user name is nobody's: too many wrong passwords would keep the reseller out for a while.
+    answer = client.post(path, content=content, auth=(unique("nobody"), "wrong password"))
+    assert (answer.status_code, answer.content) == (
+        401,
+        b'{"status":"error","message":"Authentication passed failed."}',
+    )
+    assert answer.headers["www-authenticate"] == 'Basic realm="Reseller API", charset="UTF-8"'
+    assert client.post(path, content=content, auth=basic(shared_stack.reseller_login)).status_code == 400
 
 
 def test_the_login_is_no_api_key(shared_stack: Stack, client: httpx.Client) -> None:

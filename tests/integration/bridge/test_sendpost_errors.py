@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from tests.integration.bridge.conftest import MESSAGE_BYTES
-from tests.support.sendpost import Account, make_account, wait_for_key
+from tests.support.sendpost import Account, api_key, make_account, wait_for_key
 from tests.support.stack import Stack
+from tests.support.waiting import wait_until_steady
 
 EMAIL = "/subaccount/email/"
 STATS = "/account/stat"
@@ -303,3 +304,35 @@ def test_the_error_is_this_one(row: Row, client: httpx.Client, account: Account)
     answer = client.request(row.method, "/api/v1" + row.path, content=content, headers={**keys, **row.headers})
     assert (answer.status_code, answer.text) == (row.status, json.dumps(row.error, separators=(",", ":")))
     assert answer.headers["x-sendpost-public-contract"] == "v1"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in ROWS if row.keys is None and row.status not in (405, 413, 415) and row.message != "Not Found"],
+    ids=lambda row: row.name,
+)
+def test_strangers_are_told_of_nothing_else(row: Row, client: httpx.Client) -> None:
+    """Whatever is wrong with a request on a path that there is, if its body arrives."""
+    keys = {"X-SubAccount-ApiKey": UNKNOWN_KEY, "X-Account-ApiKey": UNKNOWN_KEY}
+    content = None if row.body is None else json.dumps(row.body).encode()
+    answer = client.request(row.method, "/api/v1" + row.path, content=content, headers={**keys, **row.headers})
+    expected = unauthorized(row.name, row.path, keys).error
+    assert (answer.status_code, answer.text) == (401, json.dumps(expected, separators=(",", ":")))
+
+
+def test_a_key_that_may_not_send_is_told_of_nothing_else(
+    shared_stack: Stack, client: httpx.Client, account: Account
+) -> None:
+    headers = {"X-SubAccount-ApiKey": api_key(shared_stack.operator, account.name, ("domains",))}
+    text = "This API key may not send mail; use one with the scope 'mail'."
+    error = {"code": "authentication_failed", "message": text, "type": "authentication_error"}
+    expected = json.dumps({"error": error}, separators=(",", ":"))
+
+    def send(content: bytes) -> tuple[int, str]:
+        answer = client.post(f"/api/v1{EMAIL}", content=content, headers=headers)
+        return answer.status_code, answer.text
+
+    good = json.dumps(letter()).encode()
+    wait_until_steady(lambda: send(good) == (401, expected), "the workers know the key")
+    for content in (b"{}", b"{", json.dumps(letter(to=...)).encode()):
+        assert send(content) == (401, expected)

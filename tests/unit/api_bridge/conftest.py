@@ -31,7 +31,7 @@ class Bridge:
         self.client = client
         self.drain = drain
 
-    async def exchange(self, octets: bytes, seconds: float = 10.0) -> bytes:
+    async def exchange(self, octets: bytes, seconds: float = 60.0) -> bytes:
         """Send ``octets``, keep the connection open, and read until the server closes it."""
         reader, writer = await asyncio.open_connection(*self.address)
         try:
@@ -44,12 +44,8 @@ class Bridge:
 
 @asynccontextmanager
 async def running(home: Path, extra: tuple[Pages, ...] = (), **settings: object) -> AsyncIterator[Bridge]:
-    settings = {"body_bytes": BODY_BYTES, **settings}
-    bridge = BridgeOptions(
-        listen="127.0.0.1:0",
-        control_address=f"127.0.0.1:{free_port()}",
-        **settings,  # type: ignore[arg-type]
-    )
+    settings = {"body_bytes": BODY_BYTES, "control_address": f"127.0.0.1:{free_port()}", **settings}
+    bridge = BridgeOptions(listen="127.0.0.1:0", **settings)  # type: ignore[arg-type]
     options = Options(home=str(home), bridge=bridge)
     certificate = Certificate(bridge.tls) if bridge.tls.certificate_file else None
     backend, drain = Backend(options), Drain()
@@ -57,7 +53,7 @@ async def running(home: Path, extra: tuple[Pages, ...] = (), **settings: object)
     serving = asyncio.create_task(server.run(drain))
     host, port = server.address
     try:
-        async with httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=20) as client:
+        async with httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=60) as client:
             yield Bridge(server.address, client, drain)
     finally:
         drain.stop()

@@ -66,5 +66,5 @@ async def test_a_cancelled_wait_gives_its_place_up() -> None:
         await asyncio.sleep(0)
         assert not behind.done()
         waiting.cancel()
-        await asyncio.wait_for(behind, 1)
-    await asyncio.wait_for(use(10), 1)
+        await asyncio.wait_for(behind, 30)
+    await asyncio.wait_for(use(10), 30)

@@ -162,7 +162,7 @@ async def test_nobody_waits_for_ever_while_calls_hang(tmp_path: Path) -> None:
         await made.submit("", key=made.of(0))
         made.peers[0].open.clear()
         sending = [asyncio.create_task(made.submit(str(number), key=made.of(0))) for number in range(4 * GATHERED)]
-        for one in await asyncio.wait_for(asyncio.gather(*sending, return_exceptions=True), 10):
+        for one in await asyncio.wait_for(asyncio.gather(*sending, return_exceptions=True), 60):
             assert isinstance(one, Refusal)
             assert one.reason is Reason.UNAVAILABLE
         told = len(made.peers[0].calls)

@@ -173,7 +173,7 @@ class Parts:
         """Submit, and wait for the answer, which must come once."""
         answers: asyncio.Queue[Accepted | Refusal] = asyncio.Queue()
         self.intake.submit(submission or self.submission(), answers.put_nowait)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             answer = await answers.get()
         assert answers.empty()
         return answer

@@ -81,6 +81,27 @@ async def test_without_credits_nothing_is_counted(tmp_path: Path) -> None:
         assert providers._quotas.take(SUBJECT, 5)
 
 
+@pytest.mark.parametrize("batch", [False, True])
+async def test_a_mistake_while_paying_counts_nothing(
+    batch: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_parts(tmp_path, records=[*tree(), ses()]) as parts:
+        providers = with_providers(parts, Control(5, surplus=5))
+        await parts.accepted()  # there are credits and a quota here now, so nothing waits for them
+
+        def broken(*_: object) -> None:
+            raise RuntimeError("a mistake of ours")
+
+        monkeypatch.setattr(parts.credits, "take", broken)
+        if batch:
+            with pytest.raises(RuntimeError):
+                await parts.intake.submit_all([parts.submission(), parts.submission()])
+        else:
+            assert (await parts.refused()).reason is Reason.INTERNAL
+        assert providers._quotas.take(SUBJECT, 4)
+        assert not providers._quotas.take(SUBJECT, 1)
+
+
 async def test_what_a_message_names(tmp_path: Path) -> None:
     theirs = ses(tenant="reseller", default=False)
     async with open_parts(tmp_path, records=[*tree(), ses(limited=False), theirs]) as parts:
@@ -157,14 +178,14 @@ async def test_one_question_at_a_time_serves_all_who_wait() -> None:
 
 
 async def test_a_refusal_is_remembered_for_a_moment_and_a_mistake_is_no_grant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quotas_module, "REFUSED_SECONDS", 0.05)
+    monkeypatch.setattr(quotas_module, "REFUSED_SECONDS", 60.0)
     control = Control(0)
     quotas = Quotas(control.acquire)
     for _ in range(3):
         with pytest.raises(Refusal, match="used up"):
             await quotas.wait(SUBJECT, 1)
     assert control.calls == 1
-    await asyncio.sleep(0.06)
+    quotas._subjects[SUBJECT].refused_until -= 60.0
     control.left = 1
     await quotas.wait(SUBJECT, 1)
     assert quotas.take(SUBJECT, 1)

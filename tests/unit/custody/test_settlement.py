@@ -147,7 +147,7 @@ async def test_a_bounce_message_is_a_message_in_the_spool(parts: Parts) -> None:
 async def test_a_bounce_message_is_found_by_the_queue(parts: Parts) -> None:
     job = await job_of(parts)
     await settle(parts, job, BOUNCED)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(parts.delivery.jobs) < 2:  # noqa: ASYNC110 (the queue manager looks from time to time)
             await asyncio.sleep(0.02)
     notice = parts.delivery.jobs[1]
@@ -159,7 +159,7 @@ async def test_a_bounce_message_is_found_by_the_queue(parts: Parts) -> None:
 async def test_nobody_is_told_of_a_bounce_that_bounces(parts: Parts, kind: Outcome) -> None:
     first = await job_of(parts)
     await settle(parts, first, BOUNCED)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(parts.delivery.jobs) < 2:  # noqa: ASYNC110 (the queue manager looks from time to time)
             await asyncio.sleep(0.02)
     notice = parts.delivery.jobs[1]
@@ -222,8 +222,10 @@ async def test_outcomes_survive_a_full_disk(parts: Parts) -> None:
     with full_disk():
         parts.settlement.settle(first, [(first.recipients[0], DELIVERED)])
         parts.settlement.settle(second, [(second.recipients[0], BOUNCED)])
+        async with asyncio.timeout(60):
+            while parts.store.healthy:  # noqa: ASYNC110 (it has no event of its own)
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
-        assert not parts.store.healthy
         assert parts.queue.active == 2
     await settled(parts.store)
     assert [row[0] for row in events(parts)] == [EventKind.DELIVERED, EventKind.BOUNCED]
@@ -235,7 +237,7 @@ async def test_what_is_not_settled_is_tried_by_the_next_run(tmp_path: Path) -> N
         job = await job_of(parts, "a@example.net", "b@example.net")
         parts.settlement.settle(job, [(job.recipients[0], DELIVERED)])
     async with open_parts(tmp_path) as parts:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not parts.delivery.jobs:  # noqa: ASYNC110 (the queue manager looks from time to time)
                 await asyncio.sleep(0.02)
         assert parts.delivery.recipient_ids == [job.recipients[1].recipient_id]

@@ -214,6 +214,24 @@ def test_everything_else(client: httpx.Client) -> None:
         check(ask(client, row), row)
 
 
+@pytest.mark.parametrize("bearer", ["bk_wrong", f"bk_{'a' * 12}_{'a' * 32}", "bt_none"])
+def test_strangers_are_told_of_nothing_else(client: httpx.Client, bearer: str) -> None:
+    """Whatever is wrong with a request on a path that there is."""
+    stranger = {"Authorization": f"Bearer {bearer}"}
+    wrong = [
+        *SENDING,
+        *(row for row in EVERYTHING_ELSE if row.message != "Not Found" and row.status != 401),
+        Row("POST", "/smtp/emails", {}, 422, 422, ""),
+        Row("POST", "/smtp/emails", "{", 422, 999, ""),
+        Row("GET", "/smtp/emails", {"limit": "x"}, 422, 422, ""),
+        Row("POST", "/v2/email-service/smtp/sender_domains/x", None, 422, 422, ""),
+    ]
+    unauthorized = b'{"message":"Unauthorized!","error_code":401}'
+    for row in wrong[:: 1 if bearer == "bk_wrong" else 5]:
+        answer = ask(client, Row(row.method, row.path, row.request, row.status, row.code, row.message, stranger))
+        assert (answer.status_code, answer.content) == (401, unauthorized), row
+
+
 def test_names_and_addresses_that_are_taken(client: httpx.Client) -> None:
     sender = address()
     assert client.post("/senders", json={"email": sender, "name": "n"}).json() == {"result": True}
@@ -258,7 +276,7 @@ def test_accounts_that_may_not(stack: Stack, make_account: Callable[..., Account
         (mailer, Row("GET", "/smtp/unsubscribe", None, 422, 422, tariff)),
         (mailer, Row("GET", "/smtp/emails/total", None, 422, 422, tariff)),
     ]  # fmt: skip
-    with httpx.Client(base_url=stack.bridge_url, timeout=30) as client:
+    with httpx.Client(base_url=stack.bridge_url, timeout=60) as client:
         for who, row in table:
             text = json.dumps(row.request).replace("SENDER", who.domain)
             asked = Row(row.method, row.path, json.loads(text), row.status, row.code, row.message, who.headers)
@@ -271,7 +289,7 @@ def test_half_a_send_is_not_silent(stack: Stack, make_account: Callable[..., Acc
     account = make_account(credits=1)
     recipients = [address(), address()]
     body = {"email": account.email(to=[{"email": one} for one in recipients])}
-    with httpx.Client(base_url=stack.bridge_url, timeout=30, headers=account.headers) as client:
+    with httpx.Client(base_url=stack.bridge_url, timeout=60, headers=account.headers) as client:
 
         def send() -> dict[str, Any]:
             answer = client.post("/smtp/emails", json=body)

@@ -106,7 +106,7 @@ async def test_a_stop_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(recording, "CLOSE_SECONDS", 0.01)
     recorder = recorder_for(Control(*[Reason.UNAVAILABLE] * 10_000))
     recorder.note(doing("one"))
-    await asyncio.wait_for(recorder.close(), 20)
+    await asyncio.wait_for(recorder.close(), 60)
     await recorder_for(Control()).close()
 
 

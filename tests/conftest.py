@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.support.dns import DnsServer
@@ -13,6 +14,14 @@ REMOTE_DOMAIN = "example.net"
 # How fast a machine makes examples, beside whatever else it does, says nothing about the code.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+# The usual renderer draws a traceback with all local variables, for which a busy machine needs seconds.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

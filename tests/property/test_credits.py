@@ -52,7 +52,7 @@ class Books(RuleBasedStateMachine):
         self._open()
 
     def _run(self, coroutine: Any) -> Any:
-        return self.loop.run_until_complete(asyncio.wait_for(coroutine, 20))
+        return self.loop.run_until_complete(asyncio.wait_for(coroutine, 60))
 
     def _open(self) -> None:
         self.context = open_parts(self.folder, bank=self.bank)

@@ -55,7 +55,7 @@ class Spool(RuleBasedStateMachine):
         self._open()
 
     def _run(self, coroutine: Any) -> Any:
-        return self.loop.run_until_complete(asyncio.wait_for(coroutine, 20))
+        return self.loop.run_until_complete(asyncio.wait_for(coroutine, 60))
 
     def _open(self) -> None:
         async def open_() -> SqliteStore:

@@ -178,7 +178,7 @@ def main() -> int:
 
 def _said(tree: Tools, program: str, *arguments: str) -> str:
     command = [str(tree.program(program)), *arguments]
-    done = subprocess.run(command, env=tree.environment, capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(command, env=tree.environment, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip()
 
 

@@ -41,7 +41,7 @@ class FastSink:
         """Copies beyond the first of each."""
         return sum(self.copies.values()) - len(self.copies)
 
-    def wait(self, count: int, timeout_seconds: float = 30) -> None:
+    def wait(self, count: int, timeout_seconds: float = 60) -> None:
         """Wait until ``count`` different messages are here. Raises TimeoutError."""
         wait_until(lambda: len(self.copies) >= count, f"the sink has {count} different messages", timeout_seconds)
 

@@ -26,12 +26,12 @@ from mta.runtime.options import (
     Options,
     TlsMode,
 )
-from tests.support.ports import free_ports
+from tests.support.ports import free_ports, free_range
 from tests.support.waiting import wait_until
 
 BARUA = [sys.executable, "-m", "control.cli.main"]
 """The `barua` command of this interpreter."""
-START_SECONDS = 120
+START_SECONDS = 240
 STOP_SECONDS = 70
 
 
@@ -121,7 +121,7 @@ class Installation:
         url = f"{self.demo['inbox']['base_url']}/messages?to={recipient}"
 
         def arrived() -> list[dict[str, Any]]:
-            with urllib.request.urlopen(url, timeout=20) as answer:
+            with urllib.request.urlopen(url, timeout=60) as answer:
                 return list(json.load(answer))
 
         wait_until(lambda: len(arrived()) >= count, f"{count} messages to {recipient} arrived")
@@ -152,7 +152,7 @@ def _options(home: Path) -> Options:
         bridge=BridgeOptions(listen=bridge, metrics_listen=metrics[2]),
         inbox=InboxOptions(http_listen=http, smtp_listen=smtp, dns_listen=dns),
         mta=MtaOptions(
-            metrics_port_base=free_ports(2)[0],
+            metrics_port_base=free_range(2),
             listeners=[
                 ListenerOptions(listen=starttls),
                 ListenerOptions(listen=implicit, tls=TlsMode.IMPLICIT),

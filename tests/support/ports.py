@@ -39,6 +39,14 @@ def free_ports(count: int) -> list[int]:
     return [free_port() for _ in range(count)]
 
 
+def free_range(count: int) -> int:
+    """The first of ``count`` free ports in a row."""
+    while True:
+        ports = free_ports(count)
+        if ports[-1] - ports[0] == count - 1:
+            return ports[0]
+
+
 def _is_free(port: int) -> bool:
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         with closing(socket.socket(socket.AF_INET, kind)) as probe:
@@ -58,7 +66,7 @@ def is_listening(port: int, host: str = "127.0.0.1") -> bool:
         return probe.connect_ex((host, port)) == 0
 
 
-def wait_for_port(port: int, timeout_seconds: float = 20, host: str = "127.0.0.1") -> None:
+def wait_for_port(port: int, timeout_seconds: float = 60, host: str = "127.0.0.1") -> None:
     """Return once something listens. Raises TimeoutError."""
     deadline = time.monotonic() + timeout_seconds
     while not is_listening(port, host):

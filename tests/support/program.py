@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-READY_SECONDS = 60
-STOP_SECONDS = 60
+READY_SECONDS = 120
+STOP_SECONDS = 90
 _POLL_SECONDS = 0.2
 # The kernel ends a child when the thread that started it ends, so one thread that lives as long as we do starts all.
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawner")

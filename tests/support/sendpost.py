@@ -74,7 +74,7 @@ def wait_for_key(bridge_url: str, key: str) -> None:
 
     def known() -> bool:
         headers = {"X-SubAccount-ApiKey": key}
-        answer = httpx.post(f"{bridge_url}/api/v1/subaccount/email/", json=body, headers=headers, timeout=30)
+        answer = httpx.post(f"{bridge_url}/api/v1/subaccount/email/", json=body, headers=headers, timeout=60)
         return answer.status_code == 200
 
     wait_until_steady(known, "the workers know the key")

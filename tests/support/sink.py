@@ -84,7 +84,7 @@ class RecordingSink:
         with self._lock:
             return self._attempts[recipient, verb]
 
-    def wait(self, count: int, timeout_seconds: float = 30) -> list[Received]:
+    def wait(self, count: int, timeout_seconds: float = 60) -> list[Received]:
         """Wait until ``count`` messages were taken. Raises TimeoutError."""
         deadline = time.monotonic() + timeout_seconds
         while len(self.received) < count:
@@ -96,7 +96,7 @@ class RecordingSink:
     def start(self) -> Self:
         """Listen."""
         self._controller = ClosingController(
-            _Handler(self), hostname=self._host, port=self.port, ready_timeout=20, **self._settings
+            _Handler(self), hostname=self._host, port=self.port, ready_timeout=60, **self._settings
         )
         self._controller.start()
         return self

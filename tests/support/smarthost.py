@@ -59,7 +59,7 @@ class SmartHost:
             settings["ssl_context"] = tls
         elif tls is not None:
             settings |= {"tls_context": tls, "require_starttls": True}
-        self._controller = ClosingController(self, hostname=host, port=self.port, ready_timeout=20, **settings)
+        self._controller = ClosingController(self, hostname=host, port=self.port, ready_timeout=60, **settings)
 
     @property
     def relayed(self) -> list[Relayed]:
@@ -73,7 +73,7 @@ class SmartHost:
         with self._lock:
             return list(self._logins)
 
-    def wait(self, count: int, timeout_seconds: float = 20) -> list[Relayed]:
+    def wait(self, count: int, timeout_seconds: float = 60) -> list[Relayed]:
         """Wait until ``count`` messages were taken."""
         deadline = time.monotonic() + timeout_seconds
         while len(self.relayed) < count:

@@ -70,7 +70,7 @@ class SmtpSink:
             self._reader.join(5)
             self._reader = None
 
-    def wait(self, count: int, timeout_seconds: float = 30) -> float:
+    def wait(self, count: int, timeout_seconds: float = 60) -> float:
         """Wait until ``count`` messages are here; the time.monotonic() of that. Raises TimeoutError."""
         deadline = time.monotonic() + timeout_seconds
         while self._count < count:

@@ -24,7 +24,6 @@ import shutil
 import smtplib
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,10 +58,11 @@ from mta.runtime.options import (
     TlsFiles,
     TlsMode,
 )
+from tests.support import memory
 from tests.support.certs import Authority
 from tests.support.dns import DnsServer
 from tests.support.operator import Operator
-from tests.support.ports import free_port, free_ports
+from tests.support.ports import free_port, free_ports, free_range
 from tests.support.postgres import Postgres
 from tests.support.program import NotReady, Program
 from tests.support.waiting import wait_until
@@ -70,7 +70,7 @@ from tests.support.waiting import wait_until
 RESELLER, ACCOUNT, DOMAIN = "reseller", "acme", "acme.test"
 PASSWORD = "correct horse battery staple"
 RESELLER_CREDITS, ACCOUNT_CREDITS = 1_000_000, 100_000
-BOOTSTRAP_SECONDS = 60
+BOOTSTRAP_SECONDS = 120
 # Deferred mail is tried again within seconds, and given up before a test's patience ends.
 RETRY = RetryOptions(first_seconds=0.5, factor=1.5, max_seconds=2.0, jitter=0.1, lifetime_seconds=60.0, min_attempts=2)
 
@@ -106,7 +106,7 @@ class Stack:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.authority = Authority(folder / "authority")
-        self._database = _database_folder() if own_postgres else None
+        self._database = memory.new_folder() if own_postgres else None
         self.postgres = Postgres(self._database / "database") if self._database is not None else None
         self.options = prepare(change(self._options(workers, dns, delivery_port, routes)))
         self.config = effective.write(self.options)
@@ -175,9 +175,9 @@ class Stack:
         """A client with the operator's token, for control and node."""
         return Operator(self.options.control.listen, self.options.node.listen, self.token)
 
-    def smtp(self, login: Login | None = None) -> smtplib.SMTP:
-        """A connection of smtplib, over verified TLS and logged in."""
-        client = smtplib.SMTP("127.0.0.1", self.smtp_port, timeout=60)
+    def smtp(self, login: Login | None = None, source: str = "127.0.0.1") -> smtplib.SMTP:
+        """A connection of smtplib from one of this machine's addresses, over verified TLS and logged in."""
+        client = smtplib.SMTP("127.0.0.1", self.smtp_port, timeout=60, source_address=(source, 0))
         try:
             client.starttls(context=self.authority.client_context())
             who = login or self.login
@@ -300,7 +300,7 @@ class Stack:
         return MtaOptions(
             hostname="mta.barua.test",
             workers=workers,
-            metrics_port_base=_free_range(workers),
+            metrics_port_base=free_range(workers),
             listeners=[
                 ListenerOptions(listen=f"127.0.0.1:{free_port()}", tls=TlsMode.STARTTLS),
                 ListenerOptions(listen=f"127.0.0.1:{free_port()}", tls=TlsMode.IMPLICIT),
@@ -351,24 +351,9 @@ def changed(options: Options, section: str, **values: object) -> Options:
     return replace(options, **{first: replace(inner, **{rest: replace(struct, **values)})})
 
 
-def _database_folder() -> Path:
-    """In memory, where a flush costs nothing; and not below pytest's folder, which every session of pytest that starts
-    meanwhile closes to the server's user."""
-    memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="barua-test-", dir=memory if memory.is_dir() else None))
-
-
 def _environment(home: Path) -> dict[str, str]:
     return os.environ | {ENV_HOME: str(home)}
 
 
 def _port(address: str) -> int:
     return int(address.rpartition(":")[2])
-
-
-def _free_range(count: int) -> int:
-    """The first of ``count`` free ports in a row."""
-    while True:
-        ports = free_ports(count)
-        if ports[-1] - ports[0] == count - 1:
-            return ports[0]

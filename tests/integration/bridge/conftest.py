@@ -58,5 +58,5 @@ def api_key(shared_stack: Stack) -> str:
 @pytest.fixture
 def client(shared_stack: Stack) -> Iterator[httpx.Client]:
     """An HTTP client for the bridge, without credentials."""
-    with httpx.Client(base_url=shared_stack.bridge_url, timeout=30) as opened:
+    with httpx.Client(base_url=shared_stack.bridge_url, timeout=60) as opened:
         yield opened

@@ -71,7 +71,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def test_https_and_a_certificate_that_changes(served: Served) -> None:
     url = f"https://localhost:{served.port}/healthz"
-    with httpx.Client(verify=served.authority.client_context(), timeout=30) as client:
+    with httpx.Client(verify=served.authority.client_context(), timeout=60) as client:
         answer = client.get(url)
         assert (answer.status_code, answer.json()["status"]) == (503, "starting")
         assert served.shown() == "first.example"

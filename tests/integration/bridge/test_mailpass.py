@@ -33,7 +33,7 @@ HOST = "mta.barua.test"
 def account(shared_stack: Stack) -> Account:
     """An account for the tests of this module."""
     made = make_account(shared_stack.operator)
-    with httpx.Client(base_url=shared_stack.bridge_url, timeout=30) as client:
+    with httpx.Client(base_url=shared_stack.bridge_url, timeout=60) as client:
         wait_until_known(client, made)
     return made
 

@@ -52,7 +52,7 @@ def endpoint(authority: Authority) -> Iterator[Receiver]:
     assert up.wait(20)
     yield made[0]
     over.set()
-    thread.join(20)
+    thread.join(60)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Ite
 @pytest.fixture
 def client(stack: Stack) -> Iterator[httpx.Client]:
     """An HTTP client for the bridge."""
-    with httpx.Client(base_url=stack.bridge_url, timeout=30) as opened:
+    with httpx.Client(base_url=stack.bridge_url, timeout=60) as opened:
         yield opened
 
 

@@ -48,7 +48,7 @@ class Target:
 
     def __init__(self, stack: Stack, account: Account, dialect: str) -> None:
         self.url = stack.bridge_url
-        self.document: Document = httpx.get(f"{self.url}/openapi/{dialect}.json", timeout=30).json()
+        self.document: Document = httpx.get(f"{self.url}/openapi/{dialect}.json", timeout=60).json()
         self.session = requests.Session()
         headers = {"Authorization": f"Bearer {account.key}"}
         if dialect == "sendpost":

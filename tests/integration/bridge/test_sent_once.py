@@ -131,7 +131,7 @@ def test_a_program_is_killed_in_the_middle(what: str, stack: Stack, client: http
     first: list[int] = []
 
     def deliver(number: int) -> list[str]:
-        with httpx.Client(base_url=stack.bridge_url, timeout=30) as own:
+        with httpx.Client(base_url=stack.bridge_url, timeout=60) as own:
             answer = send(own, account, keys[number], bodies[number])
             first.append(answer.status_code if answer is not None else 0)
             ids = until_sent(own, account, keys[number], bodies[number])

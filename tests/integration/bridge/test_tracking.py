@@ -57,7 +57,7 @@ class Letter:
             properties='{"dialect": "test"}',
         )
         stub = InjectionServiceStub(stack.operator.node)
-        answer = stub.SubmitMessage(request, timeout=20, metadata=(("authorization", f"Bearer {api_key}"),))
+        answer = stub.SubmitMessage(request, timeout=60, metadata=(("authorization", f"Bearer {api_key}"),))
         assert answer.results[0].status.code == 0, answer
         self.name = f"tenants/{ACCOUNT}/messages/{answer.results[0].recipient_id}"
 
@@ -225,7 +225,7 @@ def test_tokens_are_not_in_the_log(client: httpx.Client, letter: Letter, shared_
 def test_a_request_with_a_raw_line_end_is_no_request(shared_stack: Stack, letter: Letter) -> None:
     address = urlsplit(shared_stack.bridge_url)
     path = urlsplit(letter.link).path
-    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         connection.sendall(f"GET {path}\rX HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 400")
 

@@ -9,15 +9,15 @@ import base64
 import itertools
 import os
 import shutil
-import tempfile
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import grpc
+import pytest
 
 from barua.control.v1 import credential_service_pb2, credit_service_pb2, tenant_pb2, tenant_service_pb2
 from barua.control.v1.credential_service_pb2_grpc import CredentialServiceStub
@@ -50,10 +50,11 @@ from mta.runtime import rpc
 from mta.runtime.lifecycle import Drain
 from mta.runtime.options import ControlOptions, DatabaseOptions, Options
 from mta.runtime.refusals import Reason, Refusal
+from tests.support import memory
 from tests.support.ports import free_port
 from tests.support.postgres import External
 
-CALL_SECONDS = 20.0
+CALL_SECONDS = 60.0
 PASSWORD = "correct horse"
 _numbers = itertools.count(1)
 
@@ -68,10 +69,7 @@ class PostgresServer:
     """One server with a migrated database to copy: the embedded one, or Debian's PostgreSQL 15 as an external one."""
 
     def __init__(self, *, external: bool = False) -> None:
-        # In memory, where a flush costs nothing; and not below pytest's folder, which later sessions close to the
-        # server's user.
-        memory = Path("/dev/shm")
-        self._folder = Path(tempfile.mkdtemp(prefix="barua-test-", dir=memory if memory.is_dir() else None))
+        self._folder = memory.new_folder()
         self._external = External(self._folder / "postgres") if external else None
         self.embedded = self._external.server if self._external else EmbeddedPostgres(self._folder / "postgres")
 
@@ -92,7 +90,7 @@ class PostgresServer:
     async def new_database(self) -> str:
         """The URL of a fresh, migrated database."""
         name = f"test_{os.getpid()}_{next(_numbers)}"
-        await self.administer(f"CREATE DATABASE {name} TEMPLATE barua OWNER {self.owner}")
+        await self.administer(f"CREATE DATABASE {name} TEMPLATE barua OWNER {self.owner} STRATEGY FILE_COPY")
         return self.url_of(name)
 
     async def drop_database(self, url: str) -> None:
@@ -254,12 +252,25 @@ async def until_serving(
             await asyncio.sleep(0.02)
 
 
+@contextmanager
+def guest() -> Iterator[None]:
+    """Control in a process of the tests leaves the process as it is.
+
+    It would make it yield to all others, every time more and for good, so that anything else that runs on the machine
+    would starve the tests; and would go through all of their memory at each start.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "NICENESS", 0)
+        patch.setattr(app, "_spare_collector", lambda: None)
+        yield
+
+
 @asynccontextmanager
 async def running(url: str, home: Path, nameservers: list[str] | None = None, **chosen: Any) -> AsyncIterator[Control]:
     """A control program on the database at ``url``, ready. ``chosen`` are further options of ``[control]``."""
     options = Options(
         home=str(home),
-        database=DatabaseOptions(url=url, acquire_timeout_seconds=2.0),
+        database=DatabaseOptions(url=url, acquire_timeout_seconds=10.0),
         control=ControlOptions(
             listen=f"127.0.0.1:{free_port()}",
             metrics_listen=f"127.0.0.1:{free_port()}",
@@ -268,12 +279,13 @@ async def running(url: str, home: Path, nameservers: list[str] | None = None, **
         ),
     )
     drain = Drain()
-    serving = asyncio.create_task(app.serve(options, drain))
-    channel = rpc.channel(options.control.listen)
-    try:
-        await until_serving(channel, True, serving)
-        yield Control(options, channel)
-    finally:
-        await channel.close()
-        drain.stop()
-        await serving
+    with guest():
+        serving = asyncio.create_task(app.serve(options, drain))
+        channel = rpc.channel(options.control.listen)
+        try:
+            await until_serving(channel, True, serving)
+            yield Control(options, channel)
+        finally:
+            await channel.close()
+            drain.stop()
+            await serving

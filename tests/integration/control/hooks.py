@@ -32,7 +32,7 @@ ALL = [Webhook.EVENT_KIND_ACCEPTED, Webhook.EVENT_KIND_DELIVERED, Webhook.EVENT_
 def options(**chosen: Any) -> dict[str, Any]:
     """Options of control for these tests."""
     settings: dict[str, Any] = {
-        "allow_http": True, "allowed_networks": ["127.0.0.0/8"], "pace": PACE, "timeout_seconds": 1.0,
+        "allow_http": True, "allowed_networks": ["127.0.0.0/8"], "pace": PACE, "timeout_seconds": 3.0,
     }  # fmt: skip
     return {"webhooks": WebhookOptions(**(settings | chosen)), "alerts": AlertOptions(interval_seconds=0.2)}
 
@@ -102,7 +102,7 @@ class World:
         await self.control.call(self.control.journal.PushEvents, request, self.control.node)
         return [first + number for number in range(count)]
 
-    async def until_logged(self, name: str, *states: int, seconds: float = 15.0) -> list[WebhookDelivery]:
+    async def until_logged(self, name: str, *states: int, seconds: float = 60.0) -> list[WebhookDelivery]:
         """Wait until the log has these states, newest first."""
 
         async def probe() -> list[WebhookDelivery]:

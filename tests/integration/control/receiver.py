@@ -54,7 +54,7 @@ class Cut(Exception):
     """No answer, and the connection goes."""
 
 
-async def until(probe: Callable[[], Awaitable[T]], seconds: float = 15.0) -> T:
+async def until(probe: Callable[[], Awaitable[T]], seconds: float = 60.0) -> T:
     """Ask until there is an answer that is true, and return it. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while True:

@@ -48,13 +48,13 @@ async def reason_of(control: Control, path: str, request: Any, metadata: Metadat
     codecs = (type(request).SerializeToString, answer_type.FromString)
     try:
         if method.server_streaming:
-            stream = control.channel.unary_stream(path, *codecs)(request, metadata=metadata, timeout=10)
+            stream = control.channel.unary_stream(path, *codecs)(request, metadata=metadata, timeout=60)
             await stream.read()
             stream.cancel()
         elif method.client_streaming:
-            await control.channel.stream_unary(path, *codecs)(iter([request]), metadata=metadata, timeout=10)
+            await control.channel.stream_unary(path, *codecs)(iter([request]), metadata=metadata, timeout=60)
         else:
-            await control.channel.unary_unary(path, *codecs)(request, metadata=metadata, timeout=10)
+            await control.channel.unary_unary(path, *codecs)(request, metadata=metadata, timeout=60)
     except grpc.aio.AioRpcError as error:
         return rpc.refusal_of(error).reason
     return None

@@ -87,7 +87,7 @@ async def journal(control: Control) -> Journal:
 
 async def consumed(control: Control, database: Database) -> None:
     """Wait until everything that was told has been dealt with."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             behind = await database.transact(
                 lambda c: c.fetchval(

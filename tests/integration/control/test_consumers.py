@@ -92,7 +92,7 @@ def received(spool: Spool, count: int) -> list[Event]:
 
 async def seen(database: Database, count: int) -> list[int]:
     """What the recorder wrote, once it is so many."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             rows = await database.transact(lambda c: c.fetch("SELECT number FROM seen ORDER BY place"))
             if len(rows) >= count:

@@ -268,7 +268,7 @@ async def test_what_was_used_last_is_kept_in_batches(quick_batches: None, contro
         assert await knows(control, metadata) is None
     get_key = credential_service_pb2.GetApiKeyRequest(name=key.name)
     get_login = credential_service_pb2.GetLoginRequest(name=f"{tenant}/logins/tenant")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         for method, request in (control.credentials.GetApiKey, get_key), (control.credentials.GetLogin, get_login):
             while not (used := await control.call(method, request)).HasField("last_used_time"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
@@ -290,7 +290,7 @@ async def test_what_was_used_on_a_node_counts_as_used(quick_batches: None, contr
     )
     await control.call(control.policy.ReportCredentialUses, report, control.node)
     get_login = credential_service_pb2.GetLoginRequest(name=f"{tenant}/logins/tenant")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (await control.call(control.credentials.GetLogin, get_login)).HasField("last_used_time"):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 

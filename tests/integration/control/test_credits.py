@@ -162,7 +162,8 @@ async def release(control: Control, holder: str, lease: lease_service_pb2.Lease,
     await control.call(control.journal.PushEvents, request, control.node)
 
 
-async def test_a_transfer_calls_leased_credits_back(control: Control) -> None:
+async def test_a_transfer_calls_leased_credits_back(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control.services.credits.TRANSFER_WAIT_SECONDS", 30.0)
     parent = await control.tenant("parent", credits=100)
     child = await control.tenant("child", "parent")
     holder = new_id()

@@ -200,7 +200,7 @@ async def test_a_dns_that_is_away_is_an_error_of_its_own(dns_server: DnsServer) 
 async def test_a_silent_server_costs_one_round_and_does_not_block(
     dns_server: DnsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookup, "QUESTION_SECONDS", 0.5)
+    monkeypatch.setattr(lookup, "QUESTION_SECONDS", 1.0)
     for owner in _all_owners():
         dns_server.fail(owner, Failure.DROP)
     ticks = 0
@@ -217,7 +217,7 @@ async def test_a_silent_server_costs_one_round_and_does_not_block(
     taken = time.monotonic() - started
     ticker.cancel()
     assert {check.state for check in found} == {CheckState.ERROR}
-    assert taken < 3.0
+    assert taken < 5.0  # six names one after the other would take longer
     assert ticks > 10
 
 

@@ -56,7 +56,7 @@ def publish(server: DnsServer, keys: Sequence[Any]) -> None:
 async def selectors_on_nodes(control: Control, domain: str = DOMAIN) -> set[str]:
     """The selectors that nodes get."""
     request = policy_service_pb2.WatchPolicyRequest(node="node1")
-    async for step in control.policy.WatchPolicy(request, metadata=control.node, timeout=10):
+    async for step in control.policy.WatchPolicy(request, metadata=control.node, timeout=60):
         for change in step.changes.changes:
             if change.domain.domain == domain and not change.deleted:
                 return {key.selector for key in change.domain.dkim_keys}
@@ -247,7 +247,7 @@ async def test_a_tenant_makes_few_checks_at_once(control: Control, dns_server: D
     dns_server.fail(DOMAIN, Failure.DROP)
     request = domain_service_pb2.CheckDomainRequest(name=domain.name)
     checks = [asyncio.create_task(control.call(control.domains.CheckDomain, request)) for _ in range(5)]
-    done, waiting = await asyncio.wait(checks, return_when=asyncio.FIRST_COMPLETED, timeout=20)
+    done, waiting = await asyncio.wait(checks, return_when=asyncio.FIRST_COMPLETED, timeout=60)
     (refused,) = done
     assert isinstance(error := refused.exception(), Refusal)
     assert error.reason is Reason.RATE_LIMITED

@@ -184,7 +184,7 @@ async def test_nodes_hear_of_all_of_it_and_of_its_end(control: Control) -> None:
     await make_rule(control, "r", pool="pools/good", sender_domain="acme.test", messages_per_connection=9)
     await control.call(control.egress.AssignPool, pb.AssignPoolRequest(tenant="tenants/operator", pool="pools/good"))
     request = policy_service_pb2.WatchPolicyRequest(node="n1")
-    stream = control.policy.WatchPolicy(request, metadata=control.node, timeout=20)
+    stream = control.policy.WatchPolicy(request, metadata=control.node, timeout=60)
     found: dict[str, policy_service_pb2.Change] = {}
     async for step in stream:
         found |= {str(change.WhichOneof("record")): change for change in step.changes.changes}

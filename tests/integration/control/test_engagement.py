@@ -83,7 +83,7 @@ class Mail:
     async def record(self, *engagements: proto.Engagement) -> list[int]:
         """Tell control."""
         request = proto.RecordEngagementsRequest(engagements=engagements)
-        answer = await self.control.engagement.RecordEngagements(request, timeout=10)
+        answer = await self.control.engagement.RecordEngagements(request, timeout=60)
         return list(answer.results)
 
     async def found(self, reference: bytes, tenant: str = "tenant") -> MessageRecord:
@@ -113,7 +113,7 @@ async def mail(control: Control) -> Mail:
 
 async def consumed(database: Database) -> None:
     """Wait until every consumer has dealt with everything."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         head = await database.transact(numbered.head)
         if (await database.transact(numbered.oldest_consumed) or 0) >= head.number:
@@ -187,7 +187,7 @@ async def test_what_comes_before_the_message_is_recorded_once_that_is_there(mail
     reference = links.new_reference()
     assert await mail.do(reference, Purpose.OPEN, Purpose.UNSUBSCRIBE) == [RECORDED, RECORDED]
     await mail.tell(mail.event(reference))
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while len((await mail.found(reference)).events) < 3:
         assert time.monotonic() < until
         await asyncio.sleep(0.05)
@@ -209,7 +209,7 @@ async def test_what_belongs_to_no_message_ends_some_day(mail: Mail, database: Da
         return row["rows"], row["due"]
 
     await database.transact(age)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while await database.transact(left) != (1, 0):
         await database.transact(engagement.settle_due)
         assert time.monotonic() < until
@@ -360,7 +360,7 @@ async def test_others_see_nothing_of_it(mail: Mail, database: Database) -> None:
 async def test_watchers_see_it_once_with_tags(mail: Mail) -> None:
     reference = await mail.send(tags=["spring"])
     request = WatchEventsRequest(parent="tenants/reseller")
-    stream = mail.control.events.WatchEvents(request, metadata=basic("reseller"), timeout=30)
+    stream = mail.control.events.WatchEvents(request, metadata=basic("reseller"), timeout=60)
     assert not (await anext(aiter(stream))).events
     id_ = new_id()
     for _ in range(2):
@@ -423,7 +423,7 @@ async def test_the_mock_recipient_opens_and_clicks_once(mail: Mail, database: Da
     assert 2 <= first <= 5
     assert 1 <= second - first <= 3
     await database.transact(lambda c: c.execute("UPDATE engagement SET due_at = now()"))
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while (record := await record_of(mail, event)).click_count == 0:
         assert time.monotonic() < until
         await asyncio.sleep(0.05)

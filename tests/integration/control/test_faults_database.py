@@ -51,15 +51,16 @@ async def terminating(url: str, every_seconds: float) -> AsyncIterator[list[int]
 
 
 async def insistently(control: Control, request: TransferCreditsRequest) -> bool:
-    """Transfer, with the same request id until it is known what happened; whether credits moved."""
-    for _ in range(50):
+    """Transfer, with the same request id until it is known what happened; whether credits moved. Raises Refusal."""
+    for _ in range(400):
         try:
             await control.call(control.credits.TransferCredits, request)
             return True
         except Refusal as refusal:
             if refusal.reason is Reason.INSUFFICIENT_CREDITS:
                 return False
-            assert refusal.reason is Reason.UNAVAILABLE, refusal
+            if refusal.reason is not Reason.UNAVAILABLE:
+                raise
             await asyncio.sleep(0.05)
     raise AssertionError("never answered")
 
@@ -106,9 +107,9 @@ async def test_a_stopped_holder_of_a_lock_holds_up_only_those_who_need_it(
             )
             for _ in range(10):
                 await control.call(control.credits.TransferCredits, transfer("free", "free-child", 1, new_id()))
-            assert time.monotonic() - started < 4
+            assert not waiting.done()
             assert await waiting is Reason.UNAVAILABLE
-            assert 4 < time.monotonic() - started < 9
+            assert 4 < time.monotonic() - started < 30  # of the sixty that the caller has
         finally:
             os.kill(pid, signal.SIGCONT)
             holder.terminate()
@@ -117,11 +118,19 @@ async def test_a_stopped_holder_of_a_lock_holds_up_only_those_who_need_it(
 
 async def test_a_saturated_pool_answers_in_time(database_url: str) -> None:
     async with opened(database_url, pool_size=2, acquire_timeout_seconds=0.5) as database:
-        busy = [asyncio.create_task(database.transact(lambda c: c.execute("SELECT pg_sleep(1.5)"))) for _ in range(2)]
-        await asyncio.sleep(0.1)
-        started = time.monotonic()
+        entered, over = asyncio.Semaphore(0), asyncio.Event()
+
+        async def hold(connection: Connection) -> None:
+            await connection.execute("SELECT 1")
+            entered.release()
+            await over.wait()
+
+        busy = [asyncio.create_task(database.transact(hold)) for _ in range(2)]
+        for _ in busy:
+            await entered.acquire()
         results = await asyncio.gather(*(database.transact(_one) for _ in range(20)), return_exceptions=True)
-        assert time.monotonic() - started < 1.2
+        assert not any(task.done() for task in busy)
+        over.set()
         assert {result.reason for result in results if isinstance(result, Refusal)} == {Reason.UNAVAILABLE}
         assert len(results) == 20 and all(isinstance(result, Refusal) for result in results)
         await asyncio.gather(*busy)

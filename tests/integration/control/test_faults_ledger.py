@@ -100,7 +100,7 @@ class World:
 
 async def insisting(call: Any) -> Any:
     """Repeat a call that can be repeated until it is answered."""
-    for _ in range(60):
+    for _ in range(400):
         try:
             return await call()
         except Refusal as refusal:
@@ -156,7 +156,7 @@ async def _until_refunded(database: Database, expected: int) -> None:
     async def refunded(connection: Connection) -> int:
         return int(await connection.fetchval("SELECT count(*) FROM refund"))
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await database.transact(refunded) < expected:  # noqa: ASYNC110 - the database tells
             await asyncio.sleep(0.1)
     assert await database.transact(refunded) == expected

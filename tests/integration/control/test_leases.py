@@ -16,6 +16,7 @@ from control.database import Database
 from control.store import leases as store
 from mta.runtime.refusals import Reason, Refusal
 from tests.integration.control.harness import Control, basic, new_id
+from tests.support.waiting import in_time_async
 
 NOON = Timestamp(seconds=1_800_000_000)
 
@@ -175,7 +176,10 @@ async def test_an_earlier_run_is_fenced(spool: Spool) -> None:
     assert reason is Reason.FAILED_PRECONDITION
 
 
-async def test_the_last_credits_are_called_back_for_another_holder(spool: Spool) -> None:
+async def test_the_last_credits_are_called_back_for_another_holder(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control.services.leases.LEASE_WAIT_SECONDS", 30.0)
     tenant = "tenants/tenant"
     leases = [await spool.acquire(spool.wish("tenant", 10_000)) for _ in range(5)]
     other = Spool(spool.control)
@@ -229,8 +233,11 @@ async def test_credits_spent_without_a_lease_are_refused(spool: Spool) -> None:
     assert await spool.tell(spool.received(nobody, 1, credits=0)) == spool.sequence
 
 
-async def test_leases_wait_while_a_transfer_does(spool: Spool) -> None:
+async def test_leases_wait_while_a_transfer_does(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers that send: what the one gives back must not go to the other before the transfer has it."""
+    monkeypatch.setattr(store, "HOLD_SECONDS", 30.0)
+    monkeypatch.setattr("control.services.credits.TRANSFER_WAIT_SECONDS", 30.0)
+    monkeypatch.setattr("control.services.leases.LEASE_WAIT_SECONDS", 4.0)
     child = await spool.control.tenant("child", "tenant")
     leases = [await spool.acquire(spool.wish("tenant", 10_000)) for _ in range(5)]
     other = Spool(spool.control)
@@ -254,15 +261,17 @@ async def test_a_hold_ends_by_itself_and_a_pause_follows(spool: Spool, database:
     async def hold() -> None:
         await database.transact(lambda connection: store.recall(connection, "tenant", hold=True))
 
-    await hold()
-    started = time.monotonic()
-    lease = await spool.acquire(spool.wish("tenant", 100))
-    assert time.monotonic() - started > 1.5
-    await hold()
-    started = time.monotonic()
-    await spool.acquire(spool.wish("tenant", 100))
-    assert time.monotonic() - started < 0.5
-    assert lease.amount == 100
+    async def seconds() -> float:
+        """Until there is a lease, right after one more hold was asked for."""
+        await hold()
+        started = time.monotonic()
+        lease = await spool.acquire(spool.wish("tenant", 10))
+        assert lease.amount == 10
+        return time.monotonic() - started
+
+    assert await seconds() > 1.5
+    # An attempt that a busy machine drew out beyond the pause is followed by another hold.
+    await in_time_async(seconds, 0.5)
 
 
 async def test_malformed_batches_are_refused(spool: Spool) -> None:

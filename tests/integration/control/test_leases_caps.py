@@ -103,7 +103,10 @@ async def test_what_comes_back_counts_no_more(spool: Spool) -> None:
     assert await leased(spool, "two") == 70
 
 
-async def test_leases_of_others_are_called_back_before_it_is_refused(spool: Spool) -> None:
+async def test_leases_of_others_are_called_back_before_it_is_refused(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control.services.leases.LEASE_WAIT_SECONDS", 30.0)
     await limit(spool, "one", hourly_recipients=100)
     other = Spool(spool.control)
     await other.open()

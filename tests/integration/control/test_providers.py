@@ -269,7 +269,7 @@ async def test_nodes_hear_of_providers(control: Control) -> None:
     await control.tenant("acme")
     await create(control, default=True, hourly_limit=3)
     request = policy_service_pb2.WatchPolicyRequest(node="n1")
-    stream = control.policy.WatchPolicy(request, metadata=control.node, timeout=20)
+    stream = control.policy.WatchPolicy(request, metadata=control.node, timeout=60)
     found: policy_service_pb2.SmtpProviderRecord | None = None
     async for step in stream:
         for change in step.changes.changes:

@@ -53,7 +53,7 @@ class Mta(InjectionServiceServicer):
 
     async def code(self) -> str:
         """The code in the next message."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             request, _ = await self.messages.get()
         return code_in(request.content)
 
@@ -110,7 +110,7 @@ async def on_nodes(control: Control) -> list[tuple[str, str]]:
     """The senders that nodes get (tenant id, address)."""
     found = []
     request = policy_service_pb2.WatchPolicyRequest(node="node1")
-    async for step in control.policy.WatchPolicy(request, metadata=control.node, timeout=10):
+    async for step in control.policy.WatchPolicy(request, metadata=control.node, timeout=60):
         found += [
             (change.sender.tenant_id, change.sender.address)
             for change in step.changes.changes
@@ -123,7 +123,7 @@ async def on_nodes(control: Control) -> list[tuple[str, str]]:
 
 async def trouble_of(control: Control, name: str, words: str) -> str:
     """Wait until a sender has a trouble with these words; the trouble."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             trouble: str = (await get(control, name)).mail_trouble
             if words in trouble and trouble:
@@ -140,7 +140,7 @@ async def test_an_address_is_proved_with_the_code_that_it_gets(control: Control,
         SENDER.STATE_PENDING,
         "Ann",
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         request, authorization = await mta.messages.get()
     assert (request.tenant_id, request.sender, list(request.recipients)) == (
         "operator",

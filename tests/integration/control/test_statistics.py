@@ -67,7 +67,7 @@ async def told(control: Control, database: Database) -> Control:
         events.append(at(spool.outcome(Event.KIND_DEFERRED, tenant, id_, 451, "Later"), time, egress_source="ip1"))
         events.append(at(spool.outcome(kind, tenant, id_, 250, "Ok"), time, egress_source="ip2", provider="smart"))
     await spool.tell(*events)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         consumed = 0
         while consumed < len(events):
             await asyncio.sleep(0.02)

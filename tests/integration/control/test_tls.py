@@ -32,7 +32,7 @@ from mta.runtime.options import (
     OptionsError,
 )
 from mta.runtime.refusals import Reason, Refusal
-from tests.integration.control.harness import Control, basic, until_serving
+from tests.integration.control.harness import Control, basic, guest, until_serving
 from tests.support.certs import Authority, Certificate
 from tests.support.ports import free_port
 
@@ -61,7 +61,7 @@ class Secured:
         """Which tenant the caller is; why it is not let in."""
         channel = self.channel(client, address)
         try:
-            return str((await TenantServiceStub(channel).GetTenant(ME, metadata=metadata, timeout=10)).name)
+            return str((await TenantServiceStub(channel).GetTenant(ME, metadata=metadata, timeout=60)).name)
         except grpc.aio.AioRpcError as error:
             return rpc.refusal_of(error).reason
         finally:
@@ -87,7 +87,7 @@ async def secured(database_url: str, home: Path, authority: Authority, **tls: An
     }
     options = Options(
         home=str(home),
-        database=DatabaseOptions(url=database_url, acquire_timeout_seconds=2.0),
+        database=DatabaseOptions(url=database_url, acquire_timeout_seconds=10.0),
         control=ControlOptions(
             listen=f"127.0.0.1:{free_port()}",
             metrics_listen=f"127.0.0.1:{free_port()}",
@@ -95,16 +95,17 @@ async def secured(database_url: str, home: Path, authority: Authority, **tls: An
         ),
     )
     drain = Drain()
-    serving = asyncio.create_task(app.serve(options, drain))
     client = authority.issue_client("operator", "barua:operator")
-    channel = rpc.channel(options.control.listen, client_options(authority, client))
-    try:
-        await until_serving(channel, True, serving)
-        yield Secured(Control(options, channel), authority, certificate)
-    finally:
-        await channel.close()
-        drain.stop()
-        await serving
+    with guest():
+        serving = asyncio.create_task(app.serve(options, drain))
+        channel = rpc.channel(options.control.listen, client_options(authority, client))
+        try:
+            await until_serving(channel, True, serving)
+            yield Secured(Control(options, channel), authority, certificate)
+        finally:
+            await channel.close()
+            drain.stop()
+            await serving
 
 
 async def test_a_certificate_says_who_calls(database_url: str, tmp_path: Path, authority: Authority) -> None:
@@ -133,7 +134,7 @@ async def test_a_certificate_says_who_calls(database_url: str, tmp_path: Path, a
         assert await running.asked(nobody, basic("shop")) == "tenants/shop"
         node = running.channel(authority.issue_client("node", "barua:node/node1"))
         report = policy_service_pb2.ReportRevisionRequest(node="node1", revision=1)
-        await PolicyServiceStub(node).ReportRevision(report, timeout=10)
+        await PolicyServiceStub(node).ReportRevision(report, timeout=60)
         await node.close()
         assert await running.asked(authority.issue_client("node", "barua:node/node1")) is Reason.PERMISSION_DENIED
 
@@ -168,7 +169,7 @@ async def test_tokens_work_over_tls_and_plain_text_does_not(
             assert (await client.credits.GrantCredits(grant)).balance == 3
         plain = rpc.channel(address)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await TenantServiceStub(plain).GetTenant(ME, metadata=running.control.operator, timeout=5)
+            await TenantServiceStub(plain).GetTenant(ME, metadata=running.control.operator, timeout=60)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
         await plain.close()
         assert await handshake(address, ssl.TLSVersion.TLSv1_2) == "TLSv1.2"

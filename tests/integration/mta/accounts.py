@@ -12,7 +12,8 @@ from pathlib import Path
 
 import grpc
 
-from barua.control.v1 import tenant_pb2
+from barua.control.v1 import credential_service_pb2, tenant_pb2
+from barua.control.v1.credential_service_pb2_grpc import CredentialServiceStub
 from barua.control.v1.credit_service_pb2 import Balance
 from barua.control.v1.history_service_pb2 import MessageRecord
 from barua.mta.v1 import injection_service_pb2
@@ -61,7 +62,7 @@ class Account:
         assert (balance.consumed, balance.available + balance.reserved) == (count, self.credits - count)
         return balance
 
-    def wait_for_records(self, count: int = 1, timeout_seconds: float = 30) -> list[MessageRecord]:
+    def wait_for_records(self, count: int = 1, timeout_seconds: float = 60) -> list[MessageRecord]:
         """Wait until ``count`` records are finished; all records, newest first. Raises TimeoutError."""
         self.stack.wait_for_history(self.tenant, count, timeout_seconds)
         return self.stack.operator.history(self.tenant)
@@ -98,7 +99,7 @@ class Accounts:
     def _make_many(self, count: int, credits_: int, parent: str, signing: bool) -> list[Account]:
         with ThreadPoolExecutor(4) as pool:
             made = list(pool.map(lambda _: self._create(credits_, parent, signing), range(count)))
-        wait_until(lambda: all(known(self._stack, account.tenant) for account in made), "every worker knows them", 10)
+        wait_until(lambda: all(known(self._stack, account.tenant) for account in made), "every worker knows them")
         return made
 
     def _create(self, credits_: int, parent: str, signing: bool) -> Account:
@@ -129,9 +130,40 @@ def known(stack: Stack, tenant: str) -> bool:
     return all(_takes(socket(stack, index), stack.token, tenant) for index in range(len(stack.workers)))
 
 
+def wait_for_policy(stack: Stack) -> None:
+    """Wait until all that was changed before this call is in force at every worker.
+
+    Changes come to workers in the order in which they were made. What a worker has looked up it keeps until it hears
+    that something has changed, and then it forgets all of that at once. So a worker that knew a key and no longer does
+    has forgotten everything else that is no longer so.
+    """
+    key = stack.operator.create_api_key(RESELLER)
+    paths = [socket(stack, index) for index in range(len(stack.workers))]
+    wait_until(lambda: all(_is_known(path, key) for path in paths), "every worker knows a new key")
+    name = f"tenants/{RESELLER}/apiKeys/{key.split('_')[1]}"
+    delete = credential_service_pb2.DeleteApiKeyRequest(name=name)
+    stack.operator.call(CredentialServiceStub(stack.operator.control).DeleteApiKey, delete)
+    wait_until(lambda: not any(_is_known(path, key) for path in paths), "every worker has forgotten that key")
+
+
 def socket(stack: Stack, index: int) -> Path:
     """The gRPC socket of a worker."""
     return stack.options.path("run", f"worker-{index}.sock")
+
+
+def _is_known(path: Path, key: str) -> bool:
+    request = injection_service_pb2.SubmitMessageRequest(
+        recipients=["probe@probe.test"], content=PROBE, validate_only=True
+    )
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        try:
+            InjectionServiceStub(channel).SubmitMessage(
+                request, timeout=60, metadata=(("authorization", f"Bearer {key}"),)
+            )
+        except grpc.RpcError as error:
+            assert error.code() is not grpc.StatusCode.UNAVAILABLE, error
+            return error.code() is not grpc.StatusCode.UNAUTHENTICATED
+    return True
 
 
 def _takes(path: Path, token: str, tenant: str) -> bool:
@@ -141,7 +173,7 @@ def _takes(path: Path, token: str, tenant: str) -> bool:
     with grpc.insecure_channel(f"unix:{path}") as channel:
         try:
             InjectionServiceStub(channel).SubmitMessage(
-                request, timeout=10, metadata=(("authorization", f"Bearer {token}"),)
+                request, timeout=60, metadata=(("authorization", f"Bearer {token}"),)
             )
         except grpc.RpcError:
             return False
@@ -158,6 +190,6 @@ def accepted(stack: Stack) -> list[int]:
 
 def samples(port: int, name: str) -> list[float]:
     """The values of a metric, one per set of labels."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
     return [float(line.rpartition(" ")[2]) for line in lines if line.partition("{")[0].partition(" ")[0] == name]

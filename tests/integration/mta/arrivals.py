@@ -13,7 +13,7 @@ from tests.support.sink import RecordingSink
 from tests.support.waiting import wait_until
 
 
-def arrived(sink: RecordingSink, recipient: str, count: int = 1, timeout_seconds: float = 30) -> list[Received]:
+def arrived(sink: RecordingSink, recipient: str, count: int = 1, timeout_seconds: float = 60) -> list[Received]:
     """Wait until ``count`` messages for a recipient are there; they, in order. Raises TimeoutError."""
 
     def found() -> list[Received]:

@@ -214,7 +214,7 @@ def test_no_credits_is_452_until_there_are_some(accounts: Accounts, stack: Stack
             wire.send(b"\r\nText\r\n.\r\n")
             return wire.reply().code == 250
 
-        wait_until(is_taken, "the new credit can be spent", 5)
+        wait_until(is_taken, "the new credit can be spent")
     one(sink, recipient)
     wait_until(lambda: account.balance.consumed == 1, "it is spent")
     assert account.balance.balance == 0
@@ -259,7 +259,7 @@ def test_a_suppressed_recipient_is_550_with_the_scope_and_not_charged(
             wire.ask(f"MAIL FROM:<{account.sender}>")
             return wire.ask(f"RCPT TO:<{suppressed}>")
 
-        wait_until(lambda: answer().code == 550, "the suppression is in force", 5)
+        wait_until(lambda: answer().code == 550, "the suppression is in force")
         assert _refused(answer(), 550, "5.7.1", f"suppression list (scope: {scope}, reason: manual)")
         assert wire.ask("DATA").code == 554
         assert wire.ask(f"RCPT TO:<{good}>").code == 250

@@ -26,7 +26,7 @@ def submit(account: Account, *submissions: pb.Submission, **fields: Any) -> list
     with grpc.insecure_channel(account.stack.options.node.listen) as channel:
         answer = InjectionServiceStub(channel).SubmitMessages(
             pb.SubmitMessagesRequest(submissions=submissions, **fields),
-            timeout=20,
+            timeout=60,
             metadata=(("authorization", f"Bearer {account.api_key}"),),
         )
     return [refusal_in(one.status) if one.status.code else one.response for one in answer.results]

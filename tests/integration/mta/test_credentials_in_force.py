@@ -1,5 +1,6 @@
 """Credentials at the MTA: what control changes is in force on every worker within a second, and tokens need no wait."""
 
+import itertools
 import json
 import smtplib
 import time
@@ -22,31 +23,23 @@ from barua.control.v1.tenant_service_pb2_grpc import TenantServiceStub
 from barua.mta.v1 import injection_service_pb2
 from barua.mta.v1.injection_service_pb2_grpc import InjectionServiceStub
 
-from tests.integration.mta.accounts import Account, socket
+from tests.integration.mta.accounts import Account, socket, wait_for_policy
 from tests.integration.mta.arrivals import one
 from tests.integration.mta.wire import Wire
 from tests.support.sink import RecordingSink
 from tests.support.stack import Login, Stack, mail
-from tests.support.waiting import wait_until
+from tests.support.waiting import in_time, wait_until
 
 CONTENT = b"Subject: hello\r\n\r\nText\r\n"
+PEER = "127.0.7.7"
+"""An address whose failed logins are not counted together with those of other tests."""
 PROMISED_SECONDS = 1.0
-TRIES = 3
-"""A machine that is busy with other tests may miss a promise once or twice."""
-
-
-def in_time(attempt: Callable[[], float]) -> None:
-    """Try until a change is in force as fast as promised."""
-    seconds = [attempt()]
-    while min(seconds) > PROMISED_SECONDS and len(seconds) < TRIES:
-        seconds.append(attempt())
-    assert min(seconds) <= PROMISED_SECONDS, seconds
 
 
 def until(condition: Callable[[], bool], what: str) -> float:
     """Seconds until something is so."""
     started = time.monotonic()
-    wait_until(condition, what, 20)
+    wait_until(condition, what)
     return time.monotonic() - started
 
 
@@ -57,7 +50,7 @@ def outcome(target: str, token: str, peer: str = "", **fields: Any) -> grpc.Stat
     metadata = (("authorization", f"Bearer {token}"), *((("x-barua-peer", peer),) if peer else ()))
     with grpc.insecure_channel(target) as channel:
         try:
-            InjectionServiceStub(channel).SubmitMessage(request, timeout=20, metadata=metadata)
+            InjectionServiceStub(channel).SubmitMessage(request, timeout=60, metadata=metadata)
         except grpc.RpcError as error:
             code: grpc.StatusCode = error.code()
             return code
@@ -80,7 +73,7 @@ def new_client(stack: Stack, tenant: str, **fields: Any) -> OAuthClient:
 def new_token(stack: Stack, client: OAuthClient) -> str:
     """A token, asked for without any other credentials."""
     request = oauth_service_pb2.IssueTokenRequest(client_id=client.client_id, client_secret=client.client_secret)
-    return str(OAuthServiceStub(stack.operator.control).IssueToken(request, timeout=20).access_token)
+    return str(OAuthServiceStub(stack.operator.control).IssueToken(request, timeout=60).access_token)
 
 
 def test_a_token_sends_from_the_moment_it_is_issued_until_its_client_is_revoked(
@@ -101,7 +94,7 @@ def test_a_token_sends_from_the_moment_it_is_issued_until_its_client_is_revoked(
         # Young tokens of unknown clients are told to try again: refused all the same.
         return until(lambda: outcome(node, token) is not grpc.StatusCode.OK, "the token is refused")
 
-    in_time(attempt)
+    in_time(attempt, PROMISED_SECONDS)
     client = new_client(stack, account.tenant, scopes=["mail", "tenants:read"])
     token = new_token(stack, client)
     until(everywhere(stack, token, grpc.StatusCode.OK), "every worker knows the client")
@@ -109,7 +102,7 @@ def test_a_token_sends_from_the_moment_it_is_issued_until_its_client_is_revoked(
     assert b"Subject: hello" in one(sink, recipient).content
     me = tenant_service_pb2.GetTenantRequest(name="tenants/me")
     answer = TenantServiceStub(stack.operator.control).GetTenant(
-        me, timeout=20, metadata=(("authorization", f"Bearer {token}"),)
+        me, timeout=60, metadata=(("authorization", f"Bearer {token}"),)
     )
     assert answer.name == f"tenants/{account.tenant}"
     rotate = oauth_service_pb2.RotateOAuthClientRequest(name=client.name)
@@ -127,7 +120,7 @@ def test_a_revoked_key_is_refused_by_every_worker_within_a_second(account: Accou
         stack.operator.call(CredentialServiceStub(stack.operator.control).DeleteApiKey, delete)
         return until(everywhere(stack, key, grpc.StatusCode.UNAUTHENTICATED), "the key is refused")
 
-    in_time(attempt)
+    in_time(attempt, PROMISED_SECONDS)
 
 
 def test_rotation_and_networks_of_a_key_reach_the_workers(account: Account, stack: Stack) -> None:
@@ -164,7 +157,7 @@ def through_bridge(account: Account, key: str) -> int:
         f"{account.stack.bridge_url}/email/api/send", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -187,7 +180,7 @@ def session(stack: Stack, login: Login) -> Wire:
 
 
 def test_a_changed_login_ends_sessions_and_is_refused_within_a_second(account: Account, stack: Stack) -> None:
-    passwords = iter(["first new one", "second new one", "third new one"])
+    passwords = (f"new one {number}" for number in itertools.count())
     current = account.login
 
     def attempt() -> float:
@@ -208,11 +201,13 @@ def test_a_changed_login_ends_sessions_and_is_refused_within_a_second(account: A
                     assert sessions[number].ask("RSET").code == 250
             return not left
 
-        wait_until(all_ended, "every session of the login has ended", 20)
+        wait_until(all_ended, "every session of the login has ended")
+        taken = time.monotonic() - started
         current = new
-        return time.monotonic() - started
+        wait_for_policy(stack)
+        return taken
 
-    in_time(attempt)
+    in_time(attempt, PROMISED_SECONDS)
     with pytest.raises(smtplib.SMTPAuthenticationError):
         stack.smtp(account.login)
     stack.smtp(current).close()
@@ -223,21 +218,22 @@ def test_what_logins_may_do_over_smtp(account: Account, stack: Stack, sink: Reco
 
     def logs_in() -> bool:
         try:
-            stack.smtp(account.login).close()
+            stack.smtp(account.login, PEER).close()
         except smtplib.SMTPAuthenticationError:
             return False
         return True
 
-    change(stack, account.tenant, role=LoginProto.ROLE_READ_ONLY)
-    until(lambda: not logs_in(), "a login that only looks is unknown to SMTP")
-    change(stack, account.tenant, role=LoginProto.ROLE_SENDER)
-    until(logs_in, "a sender may log in")
+    def changed(**fields: Any) -> bool:
+        """Whether the login may log in once it is changed."""
+        change(stack, account.tenant, **fields)
+        wait_for_policy(stack)
+        return logs_in()
+
+    assert not changed(role=LoginProto.ROLE_READ_ONLY)
+    assert changed(role=LoginProto.ROLE_SENDER)
     with stack.smtp(account.login) as client:
         client.send_message(mail(recipient, sender=account.sender))
     one(sink, recipient)
-    change(stack, account.tenant, allowed_networks=["192.0.2.0/24"])
-    until(lambda: not logs_in(), "it is for another network")
-    change(stack, account.tenant, allowed_networks=["127.0.0.1"])
-    until(logs_in, "it is for this one")
-    change(stack, account.tenant, disabled=True)
-    until(lambda: not logs_in(), "it is disabled")
+    assert not changed(allowed_networks=["192.0.2.0/24"])
+    assert changed(allowed_networks=[PEER])
+    assert not changed(disabled=True)

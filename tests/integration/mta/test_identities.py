@@ -38,7 +38,7 @@ def submit(stack: Stack, account: Account, worker: int, recipient: str) -> None:
     )
     with grpc.insecure_channel(f"unix:{socket(stack, worker)}") as channel:
         metadata = (("authorization", f"Bearer {stack.token}"),)
-        InjectionServiceStub(channel).SubmitMessage(request, timeout=10, metadata=metadata)
+        InjectionServiceStub(channel).SubmitMessage(request, timeout=60, metadata=metadata)
 
 
 def selectors(received: Received) -> set[str]:
@@ -82,7 +82,7 @@ def test_workers_sign_with_new_keys_once_they_are_published(
     # Under a second on a quiet machine; the limit here is for a busy one.
     after, attempt = deliver("after0"), 0
     while any(selectors(received) != new for received in after):
-        assert time.monotonic() < switched + 10
+        assert time.monotonic() < switched + 60
         attempt += 1
         after = deliver(f"after{attempt}")
     measured(f"all workers sign with new DKIM keys {time.monotonic() - switched:.2f} s after the switch")
@@ -130,18 +130,18 @@ def test_a_sender_is_proved_by_mail_and_signed_for(
     assert found is not None
     prove = sender_service_pb2.VerifySenderRequest(name=made.name, code=found[1].decode())
     assert operator.call(senders.VerifySender, prove).state == sender_pb2.Sender.STATE_VERIFIED
-    wait_until(lambda: "no domain to sign its messages" in refusal(), "the workers know the sender", 10)
+    wait_until(lambda: "no domain to sign its messages" in refusal(), "the workers know the sender")
 
     sign = domain_service_pb2.UpdateDomainRequest(
         domain=domain_pb2.Domain(name=platform_domain, signs_for_senders=True)
     )
     operator.call(DomainServiceStub(operator.control).UpdateDomain, sign)
-    wait_until(lambda: refusal() == "", "the workers know the domain that signs", 10)
+    wait_until(lambda: refusal() == "", "the workers know the domain that signs")
     received = arrived(sink, recipient)[0]
     assert received.headers("From") == [f"A Person <{address}>"]
     assert {(signature.domain, signature.good) for signature in signatures(received, dns_server)} == {(PLATFORM, True)}
     operator.call(senders.DeleteSender, sender_service_pb2.DeleteSenderRequest(name=made.name))
-    wait_until(lambda: "is not verified for this account" in refusal(), "the workers have forgotten the sender", 10)
+    wait_until(lambda: "is not verified for this account" in refusal(), "the workers have forgotten the sender")
 
 
 def test_the_command_shows_checks_and_templates(account: Account, stack: Stack, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ async def test_a_message_by_aiosmtplib(
 def test_implicit_tls(account: Account, stack: Stack, sink: RecordingSink) -> None:
     recipient = f"implicit-{account.tenant}@example.net"
     context = stack.authority.client_context()
-    with smtplib.SMTP_SSL("localhost", stack.smtp_tls_port, context=context, timeout=30) as client:
+    with smtplib.SMTP_SSL("localhost", stack.smtp_tls_port, context=context, timeout=60) as client:
         client.ehlo()
         assert not client.has_extn("starttls")
         client.login(account.tenant, account.login.password)
@@ -140,7 +140,7 @@ def test_auth_login_in_both_its_forms(account: Account, stack: Stack, sink: Reco
             assert [answer.code for answer in answers[:-1]] == [334] * (len(lines) - 1)
             assert (answers[-1].code, answers[-1].enhanced) == (235, "2.7.0")
     recipient = f"login-{account.tenant}@example.net"
-    with smtplib.SMTP("127.0.0.1", stack.smtp_port, timeout=30) as client:
+    with smtplib.SMTP("127.0.0.1", stack.smtp_port, timeout=60) as client:
         client.starttls(context=stack.authority.client_context())
         client.ehlo()
         client.user, client.password = account.tenant, account.login.password
@@ -159,7 +159,7 @@ def test_injection_by_grpc_with_an_api_key(
     with grpc.insecure_channel(stack.options.node.listen) as channel:
         stub = InjectionServiceStub(channel)
         key = (("authorization", f"Bearer {account.api_key}"),)
-        answer = stub.SubmitMessage(request, timeout=20, metadata=key)
+        answer = stub.SubmitMessage(request, timeout=60, metadata=key)
     assert [result.recipient for result in answer.results] == [first, "not an address", second]
     assert [result.status.code for result in answer.results] == [0, grpc.StatusCode.INVALID_ARGUMENT.value[0], 0]
     received = one(sink, first)
@@ -188,7 +188,7 @@ def test_send_of_the_json_api_as_the_seeds_python_sample_does_it(
     url = f"{stack.bridge_url}/email/api/send"
     request = urllib.request.Request(url, data=json.dumps(data).encode("utf-8"), method="POST")
     request.add_header("Content-Type", "application/json")
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         answer = json.load(response)
     received = one(sink, recipient)
     record = account.record(recipient)

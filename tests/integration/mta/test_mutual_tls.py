@@ -59,7 +59,7 @@ def test_all_programs_get_on_with_their_certificate(tmp_path: Path) -> None:
             json.dumps(SUB_USER).encode(),
             {"Content-Type": "application/json", "Authorization": f"Basic {login}"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             assert json.load(answer)["status"] == "success"
         listed = subprocess.run(
             [sys.executable, "-m", "control.cli.main", "login", "list", RESELLER, "--config", str(stack.config)],

@@ -11,9 +11,10 @@ from barua.control.v1.tenant_service_pb2_grpc import TenantServiceStub
 
 from tests.integration.mta.accounts import Account
 from tests.integration.mta.arrivals import one
-from tests.integration.mta.test_credentials_in_force import everywhere, in_time, outcome, until
+from tests.integration.mta.test_credentials_in_force import PROMISED_SECONDS, everywhere, outcome, until
 from tests.support.sink import RecordingSink
 from tests.support.stack import Stack
+from tests.support.waiting import in_time
 
 
 def new_sub_account(stack: Stack, account: Account, number: int) -> tuple[str, str]:
@@ -54,4 +55,4 @@ def test_the_key_of_a_deleted_sub_account_ends_within_a_second(account: Account,
         stack.operator.call(TenantServiceStub(stack.operator.control).DeleteTenant, delete)
         return until(everywhere(stack, key, grpc.StatusCode.UNAUTHENTICATED), "the key is refused")
 
-    in_time(attempt)
+    in_time(attempt, PROMISED_SECONDS)

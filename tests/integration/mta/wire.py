@@ -20,7 +20,7 @@ from typing import Self
 from tests.support.stack import Login
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3}) ")
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class Closed(Exception):

@@ -9,7 +9,7 @@ from tests.support.fastsink import FastSink
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
-SECONDS = 60
+SECONDS = 180
 
 
 def copies(sink: FastSink, account: Account) -> Counter[str]:

@@ -123,7 +123,7 @@ def test_a_failed_write_is_451_and_the_worker_recovers_by_itself(tmp_path: Path,
             # From now on it says so at once, without trying.
             assert send(stack, "refused-at-once").code in (421, 451)
             assert "refused" not in fast_sink.copies
-        wait_until(lambda: send(stack, "after").code == 250, "the worker has recovered", 5)
+        wait_until(lambda: send(stack, "after").code == 250, "the worker has recovered")
         check_books(stack, fast_sink, {"before", "after"})
         assert '"event":"spool_recovered"' in worker.log_end(20_000).replace('": "', '":"')
 
@@ -140,7 +140,7 @@ def test_a_full_disk_is_451_and_the_worker_recovers_by_itself(tmp_path: Path, fa
         with filled(folder):
             codes = {send(stack, f"refused-{number}", lines=2000).code for number in range(3)}
             assert codes <= {451, 421} and 451 in codes
-        wait_until(lambda: send(stack, "after", lines=2000).code == 250, "the worker has recovered", 5)
+        wait_until(lambda: send(stack, "after", lines=2000).code == 250, "the worker has recovered")
         check_books(stack, fast_sink, {"before", "after"})
 
 
@@ -159,13 +159,13 @@ def test_mail_is_refused_before_the_disk_is_full_and_outcomes_still_find_room(
             assert send(stack, token).code == 250
         with filled(folder, RESERVE_BYTES // 2):
             # The room is looked at once a second.
-            refused = wait_until(lambda: refusal(stack, queued), "mail is refused", 5)
+            refused = wait_until(lambda: refusal(stack, queued), "mail is refused")
             assert refused is not None and refused.code in (421, 452), refused
             assert "no room for mail now" in refused.text
             fast_sink.start()
             fast_sink.wait(len(queued))
             stack.wait_until_empty()
-        wait_until(lambda: send(stack, "after").code == 250, "there is room again", 5)
+        wait_until(lambda: send(stack, "after").code == 250, "there is room again")
         check_books(stack, fast_sink, queued | {"after"})
 
 
@@ -178,8 +178,8 @@ def test_everything_comes_back_when_the_disk_of_all_state_was_full(tmp_path: Pat
         with filled(folder):
             assert send(stack, "refused", lines=2000).code == 451
             stack.operator.create_domain(ACCOUNT, "while-full.test")
-            wait_until(lambda: "policy_not_written" in stack.node.log_end(), "the replica could not be written", 5)
-        wait_until(lambda: send(stack, "after", sender="news@while-full.test").code == 250, "all is well again", 10)
+            wait_until(lambda: "policy_not_written" in stack.node.log_end(), "the replica could not be written")
+        wait_until(lambda: send(stack, "after", sender="news@while-full.test").code == 250, "all is well again")
         check_books(stack, fast_sink, {"before", "after"})
 
 

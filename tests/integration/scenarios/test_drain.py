@@ -18,7 +18,9 @@ from tests.support.smtpsink import SmtpSink
 from tests.support.stack import ACCOUNT, Stack, mail
 from tests.support.waiting import wait_until_async
 
-STOP_SECONDS = 30.0
+pytestmark = pytest.mark.timeout(600)
+
+STOP_SECONDS = 60.0
 
 
 def ready_to_send(account: Account) -> Wire:
@@ -44,7 +46,6 @@ async def wait_for(load: Load, count: int) -> None:
     await wait_until_async(lambda: len(load.accepted) >= count, f"{count} messages are accepted", 60)
 
 
-@pytest.mark.timeout(180)
 async def test_workers_that_are_stopped_under_load_lose_nothing_and_go_on_where_they_were(
     account: Account, stack: Stack, fast_sink: FastSink
 ) -> None:

@@ -15,6 +15,8 @@ from tests.support.postgres import Postgres
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until_async
 
+pytestmark = pytest.mark.timeout(600)
+
 MESSAGES, CONNECTIONS, KILLS = 10_000, 20, 5
 
 
@@ -28,7 +30,6 @@ async def kill_at(stack: Stack, load: Load, moments: list[int], chance: random.R
         await asyncio.to_thread(worker.start)
 
 
-@pytest.mark.timeout(240)
 async def test_nothing_accepted_is_lost_when_workers_are_killed_and_credits_are_exact(
     account: Account, stack: Stack, fast_sink: FastSink, measured: Callable[[str], None]
 ) -> None:
@@ -54,7 +55,6 @@ async def test_nothing_accepted_is_lost_when_workers_are_killed_and_credits_are_
     assert fast_sink.duplicates <= KILLS * stack.options.mta.delivery.connections_per_site * 2
 
 
-@pytest.mark.timeout(180)
 async def test_nothing_accepted_is_lost_when_everything_is_killed_at_once(
     account: Account, stack: Stack, fast_sink: FastSink
 ) -> None:

@@ -26,10 +26,10 @@ from barua_client import ControlClient, bearer
 from control.demo import nameserver, signatures
 from tests.support.installation import BARUA, Installation
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 PAGE = Path(__file__).resolve().parents[3] / "control" / "README.md"
-WALK_SECONDS = 200
+WALK_SECONDS = 400
 GRANTED, GIVEN = 10_000, 1_000
 
 
@@ -154,7 +154,7 @@ def _published(up: Installation, walk: Walk) -> dict[str, str]:
 
 
 def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return bytes(answer.read())
 
 

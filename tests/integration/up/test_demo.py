@@ -19,15 +19,16 @@ import httpx
 import pytest
 
 from control.bootstrap.demo_accounts import ACCOUNT, ACCOUNT_CREDITS, RESELLER, RESELLER_CREDITS
+from tests.support import memory
 from tests.support.installation import BARUA, Installation
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    with Installation(tmp_path_factory.mktemp("up")) as installation:
+def up() -> Iterator[Installation]:
+    with memory.folder() as folder, Installation(folder) as installation:
         yield installation
 
 
@@ -46,7 +47,7 @@ def test_demo_json_is_there_when_it_is_ready(up: Installation) -> None:
 
 
 def test_it_says_where_things_are(up: Installation) -> None:
-    wait_until(lambda: "Ctrl-C stops it." in up.output.read_text(), "it is said where things are", 10)
+    wait_until(lambda: "Ctrl-C stops it." in up.output.read_text(), "it is said where things are")
     text = up.output.read_text()
     for place in (up.options.bridge.listen, up.options.inbox.http_listen, str(up.home / "demo.json"), "barua send"):
         assert place in text
@@ -57,7 +58,7 @@ def test_it_says_where_things_are(up: Installation) -> None:
 def test_a_message_arrives_with_two_good_signatures(up: Installation, sender: str, host: str) -> None:
     recipient = f"{sender.partition('@')[2]}.{host}@example.com"
     smtp = up.demo["smtp"]
-    with smtplib.SMTP(host, smtp["port"], timeout=30) as client:
+    with smtplib.SMTP(host, smtp["port"], timeout=60) as client:
         client.starttls(context=ssl.create_default_context(cafile=smtp["ca_file"]))
         client.login(smtp["username"], smtp["password"])
         client.send_message(_mail(sender, recipient))
@@ -73,7 +74,7 @@ def test_a_message_arrives_with_two_good_signatures(up: Installation, sender: st
 def test_implicit_tls(up: Installation) -> None:
     smtp = up.demo["smtp"]
     context = ssl.create_default_context(cafile=smtp["ca_file"])
-    with smtplib.SMTP_SSL("localhost", smtp["port_implicit_tls"], context=context, timeout=30) as client:
+    with smtplib.SMTP_SSL("localhost", smtp["port_implicit_tls"], context=context, timeout=60) as client:
         client.login(smtp["username"], smtp["password"])
         client.send_message(_mail("noreply@demo.test", "implicit@example.com"))
     assert len(up.inbox("implicit@example.com")) == 1
@@ -81,7 +82,7 @@ def test_implicit_tls(up: Installation) -> None:
 
 def test_the_resellers_login_sends_too(up: Installation) -> None:
     smtp, mspace = up.demo["smtp"], up.demo["mspace"]
-    with smtplib.SMTP("127.0.0.1", smtp["port"], timeout=30) as client:
+    with smtplib.SMTP("127.0.0.1", smtp["port"], timeout=60) as client:
         client.login(mspace["username"], mspace["password"])
         client.send_message(_mail("noreply@demo.test", "reseller@example.com"))
     assert len(up.inbox("reseller@example.com")) == 1
@@ -96,7 +97,7 @@ def test_a_sender_is_proved_with_the_code_that_is_mailed(up: Installation) -> No
     """With the credentials of SendPulse's API, and a code that the platform sends."""
     account, sender = up.demo["sendpulse"], "proved@sender.example"
     grant = {"grant_type": "client_credentials"} | {name: account[name] for name in ("client_id", "client_secret")}
-    with httpx.Client(base_url=account["base_url"], timeout=30) as client:
+    with httpx.Client(base_url=account["base_url"], timeout=60) as client:
         token = client.post("/oauth/access_token", json=grant).json()["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"
         assert client.post("/senders", json={"email": sender, "name": "Me"}).json() == {"result": True}
@@ -154,7 +155,7 @@ def test_a_second_run_is_refused(up: Installation) -> None:
         env=up.environment,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 1
@@ -172,7 +173,7 @@ def test_children_take_no_secrets_on_their_command_lines(up: Installation) -> No
 def test_a_killed_program_comes_back(up: Installation, name: str) -> None:
     before = _find(up, name)
     os.kill(before, signal.SIGKILL)
-    wait_until(lambda: before not in up.processes() and _find(up, name) > 0, f"{name} is back", 20)
+    wait_until(lambda: before not in up.processes() and _find(up, name) > 0, f"{name} is back")
     recipient = f"{name.partition(chr(0))[2] or name}.back@example.com"
 
     def accepted() -> bool:
@@ -215,7 +216,7 @@ def test_nothing_is_left_when_it_is_killed(up: Installation) -> None:
     assert up.process is not None
     up.process.kill()
     up.process.wait()
-    wait_until(lambda: up.processes() == [], "nothing runs", 45)
+    wait_until(lambda: up.processes() == [], "nothing runs")
 
 
 def test_after_that_it_starts_again(up: Installation) -> None:

@@ -186,7 +186,7 @@ def _start(options: Options) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         [sys.executable, "-m", "control.demo.inbox", "--config", str(config)], env={"PYTHONPATH": ":".join(sys.path)}
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             _get(options, "/healthz")
@@ -199,7 +199,7 @@ def _start(options: Options) -> subprocess.Popen[bytes]:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
 def _url(options: Options, path: str) -> str:
@@ -207,7 +207,7 @@ def _url(options: Options, path: str) -> str:
 
 
 def _get(options: Options, path: str) -> Any:
-    with urllib.request.urlopen(_url(options, path), timeout=10) as answer:
+    with urllib.request.urlopen(_url(options, path), timeout=60) as answer:
         return json.load(answer)
 
 

@@ -37,7 +37,7 @@ async def port(tmp_path: Path) -> AsyncIterator[int]:
 
 
 async def _ask(port: int, name: str, kind: str = "TXT") -> dns.message.Message:
-    return await dns.asyncquery.udp(dns.message.make_query(name, kind), "127.0.0.1", timeout=5, port=port)
+    return await dns.asyncquery.udp(dns.message.make_query(name, kind), "127.0.0.1", timeout=60, port=port)
 
 
 def _texts(answer: dns.message.Message) -> list[str]:

@@ -150,11 +150,11 @@ async def test_a_repeat_waits_as_the_server_asks_but_not_beyond_the_deadline(con
         began = time.monotonic()
         await client.tenants.GetTenant(tenant_pb.GetTenantRequest())
         assert time.monotonic() - began >= 0.5
-        servicer.failures = [unavailable(30.0)]
+        servicer.failures = [unavailable(60.0)]
         began = time.monotonic()
         with pytest.raises(Refusal, match="not now"):
-            await client.tenants.GetTenant(tenant_pb.GetTenantRequest(), timeout=5.0)
-        assert time.monotonic() - began < 4.0
+            await client.tenants.GetTenant(tenant_pb.GetTenantRequest(), timeout=20.0)
+        assert time.monotonic() - began < 10.0
 
 
 async def test_a_call_ends_at_its_deadline(control: tuple[Control, str]) -> None:

@@ -1,6 +1,7 @@
 """The gate on a real server: streams of callers that lose their rights, and what is told of open methods."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -91,12 +92,13 @@ async def test_a_stream_ends_soon_after_its_callers_rights(
     judge = Judge()
     async with served(tmp_path, judge) as channel:
         stream = PolicyServiceStub(channel).WatchPolicy(policy_pb.WatchPolicyRequest(node="n"))
-        for _ in range(20):
+        started = time.monotonic()
+        while judge.asked < 3:
             await stream.read()
-        assert 1 < judge.asked < 20
+        assert time.monotonic() - started > 2 * gate.RECHECK_SECONDS
         judge.closed, judge.role = change == "credentials", Role.READ_ONLY
         with pytest.raises(grpc.aio.AioRpcError) as ended:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await stream.read() is not grpc.aio.EOF:
                     pass
         expected = Reason.UNAUTHENTICATED if change == "credentials" else Reason.PERMISSION_DENIED

@@ -119,7 +119,7 @@ class Delivery:
         for job in jobs_of(queued, content):
             self.agent.submit(job)
 
-    async def settled(self, count: int, seconds: float = 15.0) -> None:
+    async def settled(self, count: int, seconds: float = 60.0) -> None:
         """Wait until so many recipients are settled."""
         async with asyncio.timeout(seconds):
             while len(self.released) < count:  # noqa: ASYNC110 (heard of by a callback)
@@ -134,7 +134,7 @@ async def delivering(
     connections: int = 3,
     per_connection: int = 1000,
     idle_seconds: float = 5.0,
-    command_seconds: float = 5.0,
+    command_seconds: float = 60.0,
     tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC,
     routes: Sequence[StaticRoute] = (),
     mock_domain: str = "",
@@ -143,7 +143,7 @@ async def delivering(
     store = SqliteStore(open_file(folder / "worker-0.db"))
     resolver = DnsResolver([("127.0.0.1", 9)], 0.5, 100, 60)
     router = Router([*routes, StaticRoute("*", "127.0.0.1", port, tls)], resolver, 25)
-    dialer = Dialer(DialRules("mta.test", 2.0, command_seconds, command_seconds, False), resolver)
+    dialer = Dialer(DialRules("mta.test", 30.0, command_seconds, command_seconds, False), resolver)
     rules = SiteRules(connections, per_connection, idle_seconds)
     agent = DeliveryAgent(rules, 50, router, dialer, store, mock_domain=mock_domain)
     released: list[int] = []

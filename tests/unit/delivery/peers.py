@@ -265,7 +265,7 @@ class Delivery:
         members = [JobRecipient(number + index, f"{name}@{domain}", 0) for index, name in enumerate(names)]
         self.agent.submit(Job(first, members, content))
 
-    async def outcomes(self, count: int = 1, timeout_seconds: float = 10) -> list[Outcome]:
+    async def outcomes(self, count: int = 1, timeout_seconds: float = 60) -> list[Outcome]:
         """Wait until so many recipients are settled, and a little longer; the last outcome of each, by id."""
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -284,7 +284,7 @@ class Delivery:
 
 
 RULES = SiteRules(connections=5, messages_per_connection=100, idle_seconds=5.0)
-DIAL = DialRules("mta1.barua.test", 5.0, 5.0, 5.0, False)
+DIAL = DialRules("mta1.barua.test", 60.0, 60.0, 60.0, False)
 
 
 @asynccontextmanager

@@ -138,7 +138,7 @@ class Bench:
 
     async def settled(self, count: int) -> None:
         """Wait until so many recipients are released: delivered, deferred or postponed."""
-        await wait_until_async(lambda: len(self.released) >= count, f"{count} are settled", 15)
+        await wait_until_async(lambda: len(self.released) >= count, f"{count} are settled")
 
     def events(self) -> list[tuple[int, int, str | None, str | None, str | None]]:
         """(recipient id, kind, text, provider, source) of the outbox."""

@@ -110,7 +110,7 @@ async def test_a_slow_way_out_does_not_fill_the_memory_of_all_mail(
             for number in range(6):
                 await worker.send(f"x@d{number}.example.net")
             await worker.settled(4)
-            await wait_until_async(lambda: len(worker.reasons()) == 3, "three wait in the spool", 5)
+            await wait_until_async(lambda: len(worker.reasons()) == 3, "three wait in the spool")
             assert set(worker.reasons().values()) == {"much mail waits for the same way out"}
             assert worker.agent.active_recipients == 2
         assert len(sink.relayed) == 1
@@ -138,8 +138,8 @@ async def test_what_a_pool_may_not_send_goes_out_from_its_overflow(tmp_path: Pat
             worker.control.left["sources/one"] = 1
             for number in range(3):
                 await worker.send(f"r{number}@example.net", pool="p1")
-                await wait_until_async(lambda: len(worker.released) + len(worker.reasons()) > 0, "it is on its way", 5)
-            await wait_until_async(lambda: {event[4] for event in worker.events()} == {"one", "two"}, "both", 15)
+                await wait_until_async(lambda: len(worker.released) + len(worker.reasons()) > 0, "it is on its way")
+            await wait_until_async(lambda: {event[4] for event in worker.events()} == {"one", "two"}, "both")
             assert {taken.peer for taken in sink.relayed} == {"127.0.0.2", "127.0.0.3"}
 
 
@@ -220,9 +220,9 @@ async def test_a_site_is_remembered_until_its_interval_is_over(tmp_path: Path, m
             (site,) = worker.agent._sites.values()
             assert isinstance(site, site_module.Site)
             site.close_idle()
-            await wait_until_async(lambda: not site.connections, "its connection is closed", 5)
+            await wait_until_async(lambda: not site.connections, "its connection is closed")
             assert not site.unused
-            await wait_until_async(lambda: not worker.agent._sites, "it is forgotten", 5)
+            await wait_until_async(lambda: not worker.agent._sites, "it is forgotten")
 
 
 async def test_the_pool_that_a_message_names_goes_before_the_way_of_a_rule(tmp_path: Path) -> None:

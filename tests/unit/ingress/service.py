@@ -51,7 +51,7 @@ class Client:
 
     async def line(self) -> str:
         """The next line, without its end; "" at the end of the connection."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return (await self.reader.readline()).decode().rstrip("\r\n")
 
     async def reply(self) -> str:
@@ -123,10 +123,10 @@ class Service:
         """As the listener counts them."""
         return len(self.listener._connections)
 
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
+    async def until(self, condition: Callable[[], object], what: str) -> None:
         """Wait for something to become true."""
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not condition():  # noqa: ASYNC110 (what it waits for has no events)
                     await asyncio.sleep(0.01)
         except TimeoutError:

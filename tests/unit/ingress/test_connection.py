@@ -103,7 +103,7 @@ async def test_a_reset_anywhere_leaves_nothing_behind(service: Service, stage: i
     client.writer.transport.abort()
     await service.until(lambda: service.open_connections == 0, "the connection is forgotten")
     assert counts(service.parts.path)["message"] == 0
-    assert await service.parts.drain.idle(1)
+    assert await service.parts.drain.idle(60)
 
 
 async def test_a_spool_that_cannot_store_is_a_451(service: Service) -> None:
@@ -129,7 +129,7 @@ async def test_a_peer_that_does_not_read_is_not_read_from(service: Service) -> N
     (connection,) = service.listener._connections
     client.send(MAIL)
     sent = 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while connection._writable:
             client.send(b"RCPT TO:<gone@example.net>\r\n" * 1000)
             sent += 1000
@@ -143,7 +143,7 @@ async def test_a_peer_that_does_not_read_is_not_read_from(service: Service) -> N
     assert connection._session.buffered < 500_000
     client.writer.transport.resume_reading()  # type: ignore[attr-defined]
     answers = 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while answers < sent + 1:
             answers += (await client.reader.read(1 << 20)).count(b"\n")
     assert answers == sent + 1
@@ -166,7 +166,7 @@ async def test_a_peer_that_waits_for_an_answer_is_not_silent(service: Service) -
     client.send(MAIL + RCPT + b"DATA\r\n" + CONTENT + b".\r\n")
     for _ in range(3):
         await client.reply()
-    await asyncio.sleep(0.05)
+    await service.until(lambda: service.parts.bank.calls, "credits are asked for")
     (connection,) = service.listener._connections
     connection.expire(connection.last_active + 500, 30.0)
     service.parts.bank.open.set()

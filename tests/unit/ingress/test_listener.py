@@ -170,7 +170,7 @@ async def test_nobody_is_greeted_while_mail_cannot_be_stored(service: Service) -
 
 async def test_a_silent_peer_is_found_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "SWEEP_SECONDS", 0.02)
-    async with serving(tmp_path, change=lambda rules: replace(rules, idle_seconds=0.1)) as service:
+    async with serving(tmp_path, change=lambda rules: replace(rules, idle_seconds=1.0)) as service:
         client = await service.greeted()
         assert (await client.reply()).startswith("421 4.4.2")
         assert await client.ended()
@@ -193,7 +193,7 @@ async def test_a_drain_waits_for_the_answer_that_is_owed(service: Service) -> No
     client.send(MAIL + RCPT + b"DATA\r\n" + CONTENT + b".\r\n")
     for _ in range(3):
         await client.reply()
-    await asyncio.sleep(0.02)
+    await service.until(lambda: service.parts.bank.calls, "credits are asked for")
     service.listener.drain()
     service.parts.bank.open.set()
     assert (await client.reply()).startswith("250")

@@ -186,7 +186,7 @@ class HandMadeTls:
             try:
                 return self._tls.read(65536)
             except ssl.SSLWantReadError:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     received = await self._client.reader.read(65536)
                 assert received, "the server has closed"
                 self._incoming.write(received)

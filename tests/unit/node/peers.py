@@ -188,7 +188,7 @@ async def channel_to(socket: Path) -> AsyncIterator[grpc.aio.Channel]:
 async def until(condition: Callable[[], object], what: str) -> None:
     """Wait for something to become true."""
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 (what it waits for has no events)
                 await asyncio.sleep(0.01)
     except TimeoutError:

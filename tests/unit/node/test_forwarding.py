@@ -79,7 +79,7 @@ class Forwarding:
     async def submit(self, *submissions: pb.Submission, key: str = "") -> list[str | Reason]:
         """Where each went, or why it did not."""
         request = pb.SubmitMessagesRequest(submissions=submissions, idempotency_key=key)
-        answer = await self.injection.SubmitMessages(request, timeout=10)
+        answer = await self.injection.SubmitMessages(request, timeout=60)
         return [
             refusal_in(one.status).reason if one.status.code else one.response.message_id_header
             for one in answer.results
@@ -147,7 +147,7 @@ async def test_what_failed_on_the_way_is_told_without_our_names(tmp_path: Path) 
         for key in "", "k":
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 request = pb.SubmitMessagesRequest(submissions=[submission("a")], idempotency_key=key)
-                await injection.SubmitMessages(request, timeout=10)
+                await injection.SubmitMessages(request, timeout=60)
             refusal = refusal_of(caught.value)
             assert refusal.reason is Reason.UNAVAILABLE
             assert refusal.retry_after

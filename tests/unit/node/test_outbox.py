@@ -173,8 +173,9 @@ async def test_at_the_end_everything_is_flushed_or_said_to_be_left(store: Sqlite
         pusher = OutboxPusher("node1", 0, setup.spool, control, TOKEN, worker)
         assert not await pusher.drained()
         async with served(setup.control, tmp_path / "control.sock"):
-            await asyncio.sleep(0.3)
-            assert await pusher.drained()
+            async with asyncio.timeout(60):
+                while not await pusher.drained():  # noqa: ASYNC110 (once the channel has connected)
+                    await asyncio.sleep(0.05)
     assert setup.sequences == [1]
 
 

@@ -187,10 +187,10 @@ async def test_control_may_be_away_at_first(setup: Setup) -> None:
 
 
 async def test_silence_is_a_loss(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SILENCE_SECONDS", 0.15)
+    monkeypatch.setattr(module, "SILENCE_SECONDS", 1.5)
     async with served(setup.control, setup.socket), setup.following():
-        for _ in range(5):
-            await asyncio.sleep(0.06)
+        for _ in range(10):  # longer than the limit in all, and each much sooner
+            await asyncio.sleep(0.2)
             setup.send(Step(progress=pb.Progress(revision=1)))
         assert len(setup.control.streams) == 1
         await until(lambda: len(setup.control.streams) >= 2, "the stream was opened again")

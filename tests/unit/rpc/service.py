@@ -46,7 +46,7 @@ class Worker:
     async def submit_all(self, *submissions: pb.Submission, metadata: Any = KEY, **fields: Any) -> list[Result]:
         """Submit messages with one call; what became of each."""
         request = pb.SubmitMessagesRequest(submissions=submissions, **fields)
-        answer = await self.injection.SubmitMessages(request, metadata=metadata, timeout=10)
+        answer = await self.injection.SubmitMessages(request, metadata=metadata, timeout=60)
         return [refusal_in(one.status) if one.status.code else one.response for one in answer.results]
 
     async def submit(self, *recipients: str, metadata: Any = KEY, **fields: Any) -> pb.SubmitMessageResponse:
@@ -56,7 +56,7 @@ class Worker:
             "content": MESSAGE,
             "recipients": recipients or ["x@example.net"],
         } | fields
-        return await self.injection.SubmitMessage(pb.SubmitMessageRequest(**values), metadata=metadata, timeout=10)
+        return await self.injection.SubmitMessage(pb.SubmitMessageRequest(**values), metadata=metadata, timeout=60)
 
     async def refused(self, *recipients: str, metadata: Any = KEY, **fields: Any) -> Refusal:
         """Submit a message that has to be refused."""

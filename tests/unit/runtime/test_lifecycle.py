@@ -24,7 +24,7 @@ async def test_a_drain_begins_once() -> None:
     drain.stop()
     drain.stop()
     assert [*states, drain.stopping] == [False, True]
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 60)
 
 
 async def test_a_drain_waits_for_activities() -> None:
@@ -37,7 +37,7 @@ async def test_a_drain_waits_for_activities() -> None:
     drain.end("intake")
     assert not await drain.idle(0.01)
     asyncio.get_running_loop().call_later(0.02, drain.end, "intake")
-    assert await drain.idle(1)
+    assert await drain.idle(60)
 
 
 async def test_an_activity_ends_with_its_block_whatever_happens() -> None:
@@ -77,6 +77,7 @@ async def test_a_failed_task_is_reported() -> None:
 
     tasks.start(fail(), "fails")
     tasks.start(cancelled(), "cancelled").cancel()
+    await tasks.wait(60)
     await asyncio.sleep(0.01)
     assert failures == ["failed"]
     assert not tasks._tasks
@@ -86,7 +87,7 @@ async def test_waiting_for_tasks_has_an_end() -> None:
     tasks = Tasks()
     await tasks.wait(1)
     quick = tasks.start(asyncio.sleep(0.01), "quick")
-    await tasks.wait(5)
+    await tasks.wait(60)
     assert quick.done()
     slow = tasks.start(asyncio.sleep(60), "slow")
     await tasks.wait(0.01)
@@ -127,7 +128,7 @@ def test_a_signal_begins_the_drain(number: signal.Signals) -> None:
         assert process.stdout.readline() == "loop uvloop\n"
         process.send_signal(number)
         assert process.stdout.read() == "drained\nended\n"
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_a_signal_begins_the_drain(number: signal.Signals) -> None:
 )
 def test_the_status_says_how_it_ended(body: str, status: int) -> None:
     with program(body) as process:
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         assert process.returncode == status
 
 
@@ -145,7 +146,7 @@ def test_a_program_may_open_as_many_files_as_it_is_allowed() -> None:
     body = f"""import resource
     print(resource.getrlimit(resource.RLIMIT_NOFILE) == ({min(hard, MAX_FILES)}, {hard}))"""
     command = ["prlimit", f"--nofile=256:{hard}", sys.executable, "-c", PROGRAM.replace("{body}", body)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "loop uvloop\nTrue\nended\n"
 
 

@@ -26,7 +26,7 @@ def run(code: str, stderr: int | None = None) -> tuple[list[dict[str, Any]], str
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'protos/gen'}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if stderr is None else stderr,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     lines = (done.stderr or b"").split(b"\n")
@@ -76,7 +76,7 @@ def test_no_line_holds_what_a_terminal_obeys() -> None:
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'protos/gen'}"},
         stderr=subprocess.PIPE,
-        timeout=30,
+        timeout=60,
         check=True,
     )
     for line in done.stderr.splitlines():
@@ -115,7 +115,7 @@ def run_quietly(code: str, stderr: int) -> tuple[None, str]:
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'protos/gen'}"},
         stdout=subprocess.PIPE,
         stderr=stderr,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     return None, done.stdout.decode()

@@ -16,7 +16,7 @@ def test_metrics_are_served_until_shut_down() -> None:
     address = f"127.0.0.1:{free_port()}"
     server = serve(address)
     SEEN.inc()
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
         assert b"barua_test_seen_total 1.0" in answer.read()
     with pytest.raises(OptionsError, match=f"cannot serve metrics on {address}.*change metrics_listen"):
         serve(address)

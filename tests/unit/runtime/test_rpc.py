@@ -130,7 +130,7 @@ async def test_a_mistake_arrives_as_a_number_to_quote(
 async def test_an_abort_by_hand_stays_what_it_was(open_channel: grpc.aio.Channel) -> None:
     stub: journal_services.JournalServiceAsyncStub = journal_services.JournalServiceStub(open_channel)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.PushEvents(journal_pb.PushEventsRequest(holder="abort"), timeout=5)
+        await stub.PushEvents(journal_pb.PushEventsRequest(holder="abort"), timeout=60)
     assert caught.value.code() is grpc.StatusCode.DATA_LOSS
     assert caught.value.details() == "by hand"
     assert refusal_of(caught.value).reason is Reason.INTERNAL
@@ -156,7 +156,7 @@ async def test_a_stream_gives_what_came_before_the_refusal(
     seen = []
     refusal = None
     try:
-        async for answer in stub.WatchPolicy(policy_pb.WatchPolicyRequest(node=node), timeout=5):
+        async for answer in stub.WatchPolicy(policy_pb.WatchPolicyRequest(node=node), timeout=60):
             seen.append(answer.progress.revision)  # noqa: PERF401 (what came before the error counts)
     except grpc.aio.AioRpcError as error:
         refusal = refusal_of(error)
@@ -183,7 +183,7 @@ async def test_health_can_be_watched(open_channel: grpc.aio.Channel) -> None:
     """A handler of somebody else's, in the style that writes to the context."""
     servicer = open_channel.servicer  # type: ignore[attr-defined]
     await set_serving(servicer, False)
-    watch = health_pb2_grpc.HealthStub(open_channel).Watch(health_pb2.HealthCheckRequest(), timeout=5)
+    watch = health_pb2_grpc.HealthStub(open_channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
     assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
     await set_serving(servicer, True)
     assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
@@ -198,7 +198,7 @@ async def test_nobody_there_does_not_serve(tmp_path: Path) -> None:
 
 async def test_a_server_lists_its_services(open_channel: grpc.aio.Channel) -> None:
     stub = reflection_pb2_grpc.ServerReflectionStub(open_channel)
-    call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=5)
+    call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=60)
     answer = await call.read()
     names = {service.name for service in answer.list_services_response.service}
     assert names >= {"barua.journal.v1.JournalService", "grpc.health.v1.Health"}
@@ -208,9 +208,9 @@ async def test_a_server_lists_its_services(open_channel: grpc.aio.Channel) -> No
 async def test_a_large_message_fits_and_a_larger_one_does_not(open_channel: grpc.aio.Channel) -> None:
     stub: journal_services.JournalServiceAsyncStub = journal_services.JournalServiceStub(open_channel)
     octets = 40 * 1024 * 1024
-    answer = await stub.PushEvents(journal_pb.PushEventsRequest(node="x" * octets), timeout=20)
+    answer = await stub.PushEvents(journal_pb.PushEventsRequest(node="x" * octets), timeout=60)
     assert answer.recorded_sequence == octets
-    refusal = await push(open_channel, "", "x" * (MAX_MESSAGE_BYTES + 1), timeout=20)
+    refusal = await push(open_channel, "", "x" * (MAX_MESSAGE_BYTES + 1), timeout=60)
     assert refusal.reason is Reason.RATE_LIMITED
 
 

@@ -35,7 +35,7 @@ class Waiter:
 
     async def result(self) -> Receipt | SpoolError:
         """The receipt or the error."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self._result
 
     async def receipt(self) -> Receipt:
@@ -86,7 +86,7 @@ async def settled(store: SqliteStore, change: Change | None = None) -> None:
     done = asyncio.Event()
     store.write(change or Change())
     store.write(Change(on_stored=done.set))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await done.wait()
 
 

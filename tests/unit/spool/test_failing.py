@@ -31,7 +31,7 @@ BIG = bytes(200_000)
 
 async def until(condition: object, store: SqliteStore) -> None:
     """Wait until the spool's health is as given."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while store.healthy is not condition:  # noqa: ASYNC110 (it has no event of its own)
             await asyncio.sleep(0.005)
 
@@ -95,7 +95,7 @@ async def test_outcomes_are_kept_until_they_are_durable(store: SqliteStore, spoo
         await until(False, store)
         await asyncio.sleep(0.1)
         assert not stored.is_set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await stored.wait()
     assert rows(spool_path, "SELECT message_id FROM message") == [(2,)]
     assert rows(spool_path, "SELECT recipient_id FROM recipient") == [(2,)]

@@ -117,7 +117,7 @@ def account(make_account: Callable[..., Account], stack: Stack) -> Account:
     """An account that can send, now."""
     made = make_account()
     url = f"{stack.bridge_url}/smtp/emails"
-    with httpx.Client(timeout=30) as client:
+    with httpx.Client(timeout=60) as client:
         wait_until(
             lambda: client.post(url, json={"email": made.email()}, headers=made.headers).status_code == 200,
             "the account can send",
@@ -128,5 +128,5 @@ def account(make_account: Callable[..., Account], stack: Stack) -> Account:
 @pytest.fixture
 def client(stack: Stack, account: Account) -> Iterator[httpx.Client]:
     """An HTTP client with the account's static key."""
-    with httpx.Client(base_url=stack.bridge_url, timeout=30, headers=account.headers) as opened:
+    with httpx.Client(base_url=stack.bridge_url, timeout=60, headers=account.headers) as opened:
         yield opened

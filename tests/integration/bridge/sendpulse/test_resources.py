@@ -114,7 +114,7 @@ def test_a_suppressed_recipient_is_dropped_silently(
 ) -> None:
     gone, here, account = address("gone"), address("here"), make_account()
     early: list[str] = []
-    with httpx.Client(base_url=stack.bridge_url, timeout=30, headers=account.headers) as client:
+    with httpx.Client(base_url=stack.bridge_url, timeout=60, headers=account.headers) as client:
         client.post("/smtp/unsubscribe", json={"emails": [{"email": gone, "comment": "left"}]})
 
         def dropped() -> bool:
@@ -166,7 +166,7 @@ def test_bounces(client: httpx.Client, account: Account, stack: Stack) -> None:
 
 def test_lists_are_paged_newest_first(make_account: Callable[..., Account], stack: Stack) -> None:
     account = make_account()
-    with httpx.Client(base_url=stack.bridge_url, timeout=30, headers=account.headers) as client:
+    with httpx.Client(base_url=stack.bridge_url, timeout=60, headers=account.headers) as client:
         wait_until(
             lambda: client.post("/smtp/emails", json={"email": account.email()}).status_code == 200, "it can send"
         )
@@ -292,7 +292,7 @@ def test_templates(client: httpx.Client, account: Account, sink: RecordingSink) 
 
 def test_the_unsubscribe_list(client: httpx.Client, make_account: Callable[..., Account], stack: Stack) -> None:
     account = make_account()
-    with httpx.Client(base_url=stack.bridge_url, timeout=30, headers=account.headers) as client:
+    with httpx.Client(base_url=stack.bridge_url, timeout=60, headers=account.headers) as client:
         addresses = [address() for _ in range(4)]
         body = [{"email": addresses[0].upper(), "comment": 5}, addresses[1], {"email": addresses[2], "comment": "a\nb"}]
         assert client.post("/smtp/unsubscribe", json={"emails": body}).json() == {"result": True}
@@ -322,7 +322,7 @@ def test_the_unsubscribe_list(client: httpx.Client, make_account: Callable[..., 
 def test_resubscribing(make_account: Callable[..., Account], stack: Stack, sink: RecordingSink) -> None:
     """In each language; the link of the text part takes the address off the list, once."""
     account = make_account()
-    with httpx.Client(base_url=stack.bridge_url, timeout=30, headers=account.headers) as client:
+    with httpx.Client(base_url=stack.bridge_url, timeout=60, headers=account.headers) as client:
         wait_until(
             lambda: client.post("/smtp/emails", json={"email": account.email()}).status_code == 200, "it can send"
         )
@@ -362,7 +362,7 @@ def test_only_the_platform_sends_to_who_unsubscribed(stack: Stack, account: Acco
     )
     with pytest.raises(grpc.RpcError) as caught:
         InjectionServiceStub(stack.operator.node).SubmitMessage(
-            request, timeout=20, metadata=(("authorization", f"Bearer {account.key}"),)
+            request, timeout=60, metadata=(("authorization", f"Bearer {account.key}"),)
         )
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 

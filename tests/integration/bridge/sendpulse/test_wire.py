@@ -68,7 +68,7 @@ class Wire:
         if content or method == "POST":
             head.append(f"Content-Length: {len(content)}")
         waits = any(field.lower().startswith("expect") for field in fields)
-        with socket.create_connection((self.host, self.port), timeout=30) as connection:
+        with socket.create_connection((self.host, self.port), timeout=60) as connection:
             connection.sendall("\r\n".join([*head, "", ""]).encode())
             if waits:
                 assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
@@ -174,7 +174,7 @@ def test_php_3(wire: Wire) -> None:
     assert wire.exchange("DELETE", "/smtp/unsubscribe", json.dumps([unwanted])) == (200, {"result": True})
     assert wire.exchange("POST", "/smtp/emails/info", '{"emails":["pzkic9-0afezp-fc"]}')[0] == 400
     domain = "/v2/email-service/smtp/sender_domains/php3.example.test"
-    with socket.create_connection((wire.host, wire.port), timeout=30) as connection:
+    with socket.create_connection((wire.host, wire.port), timeout=60) as connection:
         head = f"POST {domain} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {wire.account.key}\r\n"
         connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode())
         response = http.client.HTTPResponse(connection, method="POST")
@@ -274,6 +274,6 @@ def test_addresses_in_paths_may_be_encoded(wire: Wire) -> None:
     for name in ("bücher.example.test", quote("bücher2.example.test"), quote_plus("{{braces.example.test}}")):
         target = f"/v2/email-service/smtp/sender_domains/{name}".encode()
         answer = httpx.post(
-            f"http://{wire.host}:{wire.port}{target.decode()}", headers=wire.account.headers, timeout=30
+            f"http://{wire.host}:{wire.port}{target.decode()}", headers=wire.account.headers, timeout=60
         )
         assert answer.json() == {"data": {"result": True, "error": None}}, name

@@ -242,10 +242,13 @@ def new_id() -> str:
 
 
 async def until_serving(
-    channel: grpc.aio.Channel, serving: bool = True, program: "asyncio.Task[None] | None" = None
+    channel: grpc.aio.Channel,
+    serving: bool = True,
+    program: "asyncio.Task[None] | None" = None,
+    seconds: float = 60,
 ) -> None:
     """Wait until the health service says so; what ended ``program`` before is raised."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(seconds):
         while await rpc.is_serving(channel, 2.0) is not serving:
             if program is not None and program.done():
                 await program

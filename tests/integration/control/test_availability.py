@@ -129,13 +129,13 @@ async def test_an_embedded_server_that_was_killed_is_started_again(memory_home: 
 
 
 @pytest.fixture
-def process_home(tmp_path: Path) -> Path:
-    home = tmp_path / "home"
+def process_home(memory_home: Path) -> Path:
+    home = memory_home / "home"
     address, metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-    (tmp_path / "barua.toml").write_text(
+    (memory_home / "barua.toml").write_text(
         f"home = {json.dumps(str(home))}\n[control]\nlisten = '{address}'\nmetrics_listen = '{metrics}'\n"
     )
-    (tmp_path / "address").write_text(address)
+    (memory_home / "address").write_text(address)
     return home
 
 
@@ -149,14 +149,19 @@ async def _started(home: Path) -> subprocess.Popen[bytes]:
     process = _start(home)
     channel = rpc.channel(home.with_name("address").read_text())
     try:
-        await until_serving(channel)
+        await until_serving(channel, seconds=180)
         token = bearer((home / "secrets" / "operator.token").read_text().strip())
         await TenantServiceStub(channel).GetTenant(ROOT, metadata=token, timeout=60)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
     finally:
         await channel.close()
     return process
 
 
+@pytest.mark.timeout(600)
 async def test_a_killed_control_finds_its_database_again_and_a_stopped_one_stops_it(process_home: Path) -> None:
     embedded = EmbeddedPostgres(process_home / "postgres")
     first = await _started(process_home)
@@ -175,7 +180,7 @@ async def test_a_killed_control_finds_its_database_again_and_a_stopped_one_stops
     third = await _started(process_home)
     assert embedded.pid != survivor
     third.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(third.wait, 30) == 0
+    assert await asyncio.to_thread(third.wait, 120) == 0
     assert not (process_home / "postgres" / "postmaster.pid").exists()
     modes = {path.name: path.stat().st_mode & 0o777 for path in (process_home / "secrets").iterdir()}
     assert modes == dict.fromkeys(("operator.token", "node.token", "sealing.key", "token.key", "tracking.key"), 0o600)
